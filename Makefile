@@ -1,0 +1,97 @@
+# Each target sets up what it needs. PYTHON chooses the interpreter, e.g.
+#   make test PYTHON=python3.12 PYTEST_ARGS="-k wavelet"
+
+PYTHON ?= python3
+VENV ?= .venv
+OPENMMLAB_VENV ?= .venv-openmmlab
+PYTEST_ARGS ?=
+
+PINS := requirements/constraints.txt
+OPENMMLAB_PINS := requirements/constraints-openmmlab.txt
+
+# An environment is made anew when the pins or the interpreter change, and the
+# package installed into it again when its packaging or C sources change. The
+# names of the stamps carry checksums, so that a mere checkout costs nothing.
+ENV_FILES := Makefile $(PINS) $(OPENMMLAB_PINS)
+INSTALL_FILES := setup.cfg setup.py pyproject.toml \
+	$(shell find mmseg_crackssm -name '*.[ch]')
+checksum = $(shell { $(PYTHON) -VV 2>&1; cat $(1); } | cksum | cut -d' ' -f1)
+ENV_STAMP := .env-$(call checksum,$(ENV_FILES))
+SET_UP_STAMP := .set-up-$(call checksum,$(ENV_FILES) $(INSTALL_FILES))
+
+.PHONY: help venv demo test test-openmmlab lint format build clean
+
+help:
+	@echo 'make demo            train CrackSSM on synthetic cracks, show it'
+	@echo 'make test            all tests on the OneDL stack'
+	@echo 'make test-openmmlab  all tests on the OpenMMLab stack'
+	@echo 'make lint            check style (make format mends it)'
+	@echo 'make build           sdist and wheel into dist/'
+	@echo 'make venv            set up $(VENV) and stop'
+	@echo 'make clean           remove environments, caches, build outputs'
+
+# From nothing, so that no package of an older set of pins is tested.
+define new-venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "$(PYTHON) is not Python 3.10 or newer (found:" \
+	    "$$($(PYTHON) -V 2>&1)). Name one that is, for example:" \
+	    "make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo 'Setting up $(1): some minutes, once'
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python -m pip install -q --upgrade -c $(PINS) pip
+endef
+
+# The package is installed as editable: what is edited is what runs, with no
+# set-up in between.
+$(VENV)/$(ENV_STAMP):
+	$(call new-venv,$(VENV))
+	@touch $@
+
+$(VENV)/$(SET_UP_STAMP): | $(VENV)/$(ENV_STAMP)
+	$(VENV)/bin/python -m pip install -q -c $(PINS) -e '.[onedl,dev]'
+	@rm -f $(VENV)/.set-up-* && touch $@
+
+# mmcv has no wheel for today's torch: it is compiled against the torch of
+# this environment, once per machine.
+$(OPENMMLAB_VENV)/$(ENV_STAMP):
+	$(call new-venv,$(OPENMMLAB_VENV))
+	$(OPENMMLAB_VENV)/bin/python -m pip install -q -c $(OPENMMLAB_PINS) \
+	  torch numpy setuptools wheel ninja psutil
+	wheel=$$(.ci/mmcv-wheel $(OPENMMLAB_VENV)/bin/python) \
+	  && $(OPENMMLAB_VENV)/bin/python -m pip install -q \
+	    -c $(OPENMMLAB_PINS) "$$wheel"
+	@touch $@
+
+$(OPENMMLAB_VENV)/$(SET_UP_STAMP): | $(OPENMMLAB_VENV)/$(ENV_STAMP)
+	$(OPENMMLAB_VENV)/bin/python -m pip install -q -c $(OPENMMLAB_PINS) \
+	  -e '.[openmmlab,dev]'
+	@rm -f $(OPENMMLAB_VENV)/.set-up-* && touch $@
+
+venv: $(VENV)/$(SET_UP_STAMP)
+
+demo: $(VENV)/$(SET_UP_STAMP)
+	$(VENV)/bin/python tools/demo.py
+
+test: $(VENV)/$(SET_UP_STAMP)
+	$(VENV)/bin/python -m pytest -rs --durations=10 $(PYTEST_ARGS)
+
+test-openmmlab: $(OPENMMLAB_VENV)/$(SET_UP_STAMP)
+	$(OPENMMLAB_VENV)/bin/python -m pytest -rs --durations=10 $(PYTEST_ARGS)
+
+lint: $(VENV)/$(SET_UP_STAMP)
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+
+format: $(VENV)/$(SET_UP_STAMP)
+	$(VENV)/bin/python -m ruff check --fix .
+	$(VENV)/bin/python -m ruff format .
+
+# The wheel is built from the unpacked sdist, which proves the sdist whole.
+build: $(VENV)/$(SET_UP_STAMP)
+	rm -rf build dist
+	$(VENV)/bin/python -m build --no-isolation
+
+clean:
+	rm -rf $(VENV) $(OPENMMLAB_VENV) build dist *.egg-info
+	rm -rf .hypothesis .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
