@@ -1,0 +1,27 @@
+"""Pure functions: the selective scan, scan orders, reordering, wavelets."""
+
+from .reorder import gather_tokens, intensity_order, scatter_tokens
+from .scan_order import (
+    SCAN_ORDERS,
+    SNAKE_ORDERS,
+    inverse_order,
+    inverse_scan_order,
+    scan_order,
+)
+from .selective_scan import available_backends, selective_scan
+from .wavelet import DWT_MODES, dwt2
+
+__all__ = [
+    'DWT_MODES',
+    'SCAN_ORDERS',
+    'SNAKE_ORDERS',
+    'available_backends',
+    'dwt2',
+    'gather_tokens',
+    'intensity_order',
+    'inverse_order',
+    'inverse_scan_order',
+    'scan_order',
+    'scatter_tokens',
+    'selective_scan',
+]

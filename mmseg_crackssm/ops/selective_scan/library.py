@@ -1,0 +1,255 @@
+"""The selective scan as operators of ``torch.library``.
+
+``crackssm::selective_scan``
+    What a traced, compiled or exported model holds: one operator, inputs to
+    output. Where a gradient is needed, its autograd kernel calls the two
+    operators below; otherwise no state is ever stored.
+``crackssm::selective_scan_save_states``
+    The same with the border states that the backward starts from.
+``crackssm::selective_scan_backward``
+    The gradients.
+
+The kernel of the autograd key is written out because what
+``torch.library.register_autograd`` generates has one more output (the states)
+in every graph, gradient or not, and costs more per call.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from .backends import load_backend, resolve_backend
+
+_INPUTS = (
+    'Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, '
+    'Tensor? delta_bias, bool delta_softplus'
+)
+_SCHEMAS = {
+    'selective_scan': f'({_INPUTS}, str backend) -> Tensor',
+    'selective_scan_save_states': (
+        f'({_INPUTS}, str backend) -> (Tensor, Tensor)'
+    ),
+    # An absent D or delta_bias has an empty gradient: a schema has no
+    # optional results.
+    'selective_scan_backward': (
+        f'(Tensor dy, {_INPUTS}, Tensor states, str backend) -> '
+        '(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)'
+    ),
+}
+
+
+def compute_dtype(u: Tensor) -> torch.dtype:
+    """Precision of the computation: float32, but float64 for float64."""
+    return torch.float64 if u.dtype == torch.float64 else torch.float32
+
+
+def _run_forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    backend: str,
+    save_states: bool,
+) -> tuple[Tensor, Tensor]:
+    """Call the backend in its precision, autocast switched off."""
+    dtype = compute_dtype(u)
+    name = resolve_backend(backend, u.device.type, dtype)
+    module = load_backend(name)
+    if u.numel() == 0:
+        shape = _states_shape(module, u, B) if save_states else (0,)
+        return u.new_empty(u.shape), u.new_empty(shape, dtype=dtype)
+    inputs = _cast_all((u, delta, A, B, C, D, delta_bias), dtype)
+    with _autocast_off(u):
+        y, states = module.forward(*inputs, delta_softplus, save_states)
+    return y.to(u.dtype), states
+
+
+def _scan(*args) -> Tensor:
+    return _run_forward(*args, save_states=False)[0]
+
+
+def _scan_save_states(*args) -> tuple[Tensor, Tensor]:
+    return _run_forward(*args, save_states=True)
+
+
+def _scan_backward(
+    dy: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    states: Tensor,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    """Gradients in the dtypes of the inputs."""
+    inputs = (u, delta, A, B, C, D, delta_bias)
+    dtype = compute_dtype(u)
+    name = resolve_backend(backend, u.device.type, dtype)
+    if u.numel() == 0:
+        grads = [None if x is None else torch.zeros_like(x) for x in inputs]
+    else:
+        with _autocast_off(u):
+            grads = load_backend(name).backward(
+                dy.to(dtype), *_cast_all(inputs, dtype), delta_softplus, states
+            )
+    return tuple(
+        u.new_empty(0) if x is None else grad.to(x.dtype)
+        for x, grad in zip(inputs, grads, strict=True)
+    )
+
+
+def _fake_scan(u: Tensor, *_: object) -> Tensor:
+    return u.new_empty(u.shape)
+
+
+def _fake_scan_save_states(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    dtype = compute_dtype(u)
+    name = resolve_backend(backend, u.device.type, dtype)
+    shape = _states_shape(load_backend(name), u, B)
+    return u.new_empty(u.shape), u.new_empty(shape, dtype=dtype)
+
+
+def _fake_scan_backward(
+    dy: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    states: Tensor,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    return tuple(
+        u.new_empty(0) if x is None else x.new_empty(x.shape)
+        for x in (u, delta, A, B, C, D, delta_bias)
+    )
+
+
+class _SelectiveScanFunction(torch.autograd.Function):
+    """Ties the operator that saves states to the one that uses them."""
+
+    @staticmethod
+    def forward(ctx, *args):
+        *inputs, delta_softplus, backend = args
+        u = inputs[0]
+        # Forward and backward must mean the same backend by 'auto'.
+        ctx.backend = resolve_backend(backend, u.device.type, compute_dtype(u))
+        ctx.delta_softplus = delta_softplus
+        with torch._C._AutoDispatchBelowAutograd():
+            y, states = torch.ops.crackssm.selective_scan_save_states.default(
+                *inputs, delta_softplus, ctx.backend
+            )
+        ctx.save_for_backward(*inputs, states)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        *inputs, states = ctx.saved_tensors
+        grads = torch.ops.crackssm.selective_scan_backward.default(
+            dy, *inputs, ctx.delta_softplus, states, ctx.backend
+        )
+        return (
+            *(
+                None if x is None else grad
+                for x, grad in zip(inputs, grads, strict=True)
+            ),
+            None,
+            None,
+        )
+
+
+def _autograd_scan(*args) -> Tensor:
+    """Kernel of the autograd key: states are saved for a gradient alone."""
+    if torch.is_grad_enabled() and _any_requires_grad(args):
+        return _SelectiveScanFunction.apply(*args)
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.crackssm.selective_scan.default(*args)
+
+
+def _autograd_backward(*args) -> tuple[Tensor, ...]:
+    """Kernel of the autograd key: the gradients have no gradient."""
+    if torch.is_grad_enabled() and _any_requires_grad(args):
+        raise RuntimeError(
+            'The selective scan has no second derivative: create_graph=True '
+            "needs selective_scan(..., backend='reference')."
+        )
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.crackssm.selective_scan_backward.default(*args)
+
+
+def _any_requires_grad(args: tuple[object, ...]) -> bool:
+    return any(isinstance(x, Tensor) and x.requires_grad for x in args)
+
+
+def _cast_all(
+    tensors: tuple[Tensor | None, ...], dtype: torch.dtype
+) -> list[Tensor | None]:
+    return [
+        x if x is None or x.dtype == dtype else x.to(dtype) for x in tensors
+    ]
+
+
+def _states_shape(module, u: Tensor, B: Tensor) -> tuple[int, ...]:
+    batch, dim, length = u.shape
+    if batch == 0:
+        return (0,)
+    return module.states_shape(
+        batch=batch,
+        dim=dim,
+        length=length,
+        d_state=B.shape[2],
+        groups=B.shape[1],
+    )
+
+
+def _autocast_off(u: Tensor) -> AbstractContextManager:
+    device_type = u.device.type
+    if not torch.is_autocast_enabled(device_type):
+        return nullcontext()
+    return torch.autocast(device_type=device_type, enabled=False)
+
+
+def _register() -> torch.library.Library:
+    """Define the operators; the library object must outlive the module."""
+    library = torch.library.Library('crackssm', 'DEF')
+    for name, schema in _SCHEMAS.items():
+        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    kernels = {
+        'selective_scan': (_scan, _fake_scan),
+        'selective_scan_save_states': (
+            _scan_save_states,
+            _fake_scan_save_states,
+        ),
+        'selective_scan_backward': (_scan_backward, _fake_scan_backward),
+    }
+    for name, (kernel, fake) in kernels.items():
+        library.impl(name, kernel, 'CompositeExplicitAutograd')
+        torch.library.register_fake(f'crackssm::{name}', fake, lib=library)
+    library.impl('selective_scan', _autograd_scan, 'Autograd')
+    library.impl('selective_scan_backward', _autograd_backward, 'Autograd')
+    return library
+
+
+_LIBRARY = _register()
