@@ -1,0 +1,143 @@
+"""Layers on NCHW maps: normalisation, projection, stems, downsampling."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer normalisation over the channels of an NCHW map.
+
+    Args:
+        channels: Channels C.
+        eps: Added to the variance.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) at each pixel."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Linear2d(nn.Linear):
+    """A linear layer over the channels of an NCHW map (a 1x1 convolution).
+
+    A matrix product on the channels-last view is as fast as a 1x1
+    convolution and keeps weights of shape (out, in).
+    """
+
+    def reset_parameters(self) -> None:
+        """Truncated normal weights of deviation 0.02, zero bias (VMamba)."""
+        nn.init.trunc_normal_(self.weight, std=0.02)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in_features, H, W) to (B, out_features, H, W)."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Zero-pad the right and bottom of (B, C, H, W) to a multiple."""
+    height, width = x.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if bottom or right:
+        x = F.pad(x, (0, right, 0, bottom))
+    return x
+
+
+class PatchifyStem(nn.Module):
+    """Patch embedding v1: one 4x4 convolution of stride 4, then LayerNorm.
+
+    The input is padded on the right and at the bottom where its size is not
+    a multiple of the patch, so that no pixel is cut off.
+
+    Args:
+        in_channels: Channels of the image.
+        channels: Channels of the output.
+        patch_size: Side of a patch.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, patch_size: int = 4
+    ) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(
+            in_channels, channels, kernel_size=patch_size, stride=patch_size
+        )
+        self.norm = LayerNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed (B, in_channels, H, W) to (B, channels, ⌈H/4⌉, ⌈W/4⌉)."""
+        return self.norm(self.proj(pad_to_multiple(x, self.patch_size)))
+
+
+class ConvStem(nn.Module):
+    """Patch embedding v2: two 3x3 convolutions of stride 2.
+
+    Args:
+        in_channels: Channels of the image.
+        channels: Channels of the output; the first convolution gives half.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        hidden = channels // 2
+        self.conv1 = nn.Conv2d(in_channels, hidden, 3, stride=2, padding=1)
+        self.norm1 = LayerNorm2d(hidden)
+        self.act = nn.GELU()
+        self.conv2 = nn.Conv2d(hidden, channels, 3, stride=2, padding=1)
+        self.norm2 = LayerNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed (B, in_channels, H, W) to (B, channels, ⌈H/4⌉, ⌈W/4⌉)."""
+        x = self.act(self.norm1(self.conv1(x)))
+        return self.norm2(self.conv2(x))
+
+
+class PatchMerging2d(nn.Module):
+    """Downsampling v1: the four pixels of a 2x2 patch become channels.
+
+    Args:
+        in_channels: Channels C of the input.
+        out_channels: Channels of the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(4 * in_channels)
+        self.reduction = Linear2d(4 * in_channels, out_channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, out_channels, ⌈H/2⌉, ⌈W/2⌉)."""
+        x = pad_to_multiple(x, 2)
+        # The published weights order the pixels (row, column) like this.
+        patch = [
+            x[..., row::2, column::2]
+            for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))
+        ]
+        return self.reduction(self.norm(torch.cat(patch, dim=1)))
+
+
+class ConvDownsample(nn.Module):
+    """Downsampling v3: a 3x3 convolution of stride 2, then LayerNorm.
+
+    Args:
+        in_channels: Channels C of the input.
+        out_channels: Channels of the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, 3, stride=2, padding=1
+        )
+        self.norm = LayerNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, out_channels, ⌈H/2⌉, ⌈W/2⌉)."""
+        return self.norm(self.conv(x))

@@ -1,0 +1,176 @@
+"""S6: the selective state-space layer on already ordered token sequences."""
+
+import math
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ...ops import selective_scan
+
+SCAN_DTYPES = dict(float32=torch.float32, float64=torch.float64)
+"""Precisions that the recurrence may be asked to run in."""
+
+
+class S6(nn.Module):
+    """Selective state-space layer over K independent sequences.
+
+    Each sequence k has parameters of its own. From its tokens x the layer
+    derives the step size Δ = softplus(W_dt W_x x + b), the input matrix B
+    and the output matrix C, and runs h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t x_t,
+    y_t = C_t h_t + D x_t (Mamba, Algorithm 2; VMamba, Section 4).
+
+    The projections follow autocast; the recurrence never runs below
+    ``scan_dtype``, because exp(Δ A) and the long accumulation lose the
+    signal, or become NaN, in half precision.
+
+    Weight decay has no meaning for ``A_log`` and ``D`` (both carry the
+    ``_no_weight_decay`` mark of Mamba). mmengine does not read the mark; a
+    config says it with ``optim_wrapper=dict(paramwise_cfg=dict(custom_keys={
+    'A_log': dict(decay_mult=0.), 's6.D': dict(decay_mult=0.)}))``.
+
+    Args:
+        d_inner: Channels d of one sequence.
+        d_state: State size N per channel.
+        dt_rank: Rank R of the projection to Δ; ``'auto'`` is
+            ceil(d_inner / 16).
+        n_groups: Number K of sequences.
+        dt_min: Lower end of the log-uniform initial step size.
+        dt_max: Upper end of the log-uniform initial step size.
+        dt_floor: Least initial step size.
+        backend: Backend of the selective scan.
+        scan_dtype: Least precision of the recurrence, a key of
+            :data:`SCAN_DTYPES`. float64 input stays float64 where the
+            backend supports it.
+
+    Raises:
+        ValueError: On a size below 1, or an unknown ``scan_dtype``.
+    """
+
+    def __init__(
+        self,
+        d_inner: int,
+        d_state: int = 16,
+        dt_rank: int | str = 'auto',
+        n_groups: int = 4,
+        dt_min: float = 1e-3,
+        dt_max: float = 0.1,
+        dt_floor: float = 1e-4,
+        backend: str = 'auto',
+        scan_dtype: str = 'float32',
+    ) -> None:
+        super().__init__()
+        if dt_rank == 'auto':
+            dt_rank = math.ceil(d_inner / 16)
+        sizes = dict(
+            d_inner=d_inner,
+            d_state=d_state,
+            dt_rank=dt_rank,
+            n_groups=n_groups,
+        )
+        for name, size in sizes.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(
+                    f'S6 {name}: expected a positive integer, got {size!r}'
+                )
+        if scan_dtype not in SCAN_DTYPES:
+            raise ValueError(
+                f'S6 scan_dtype: expected one of {tuple(SCAN_DTYPES)}, got '
+                f'{scan_dtype!r}. The recurrence needs at least float32.'
+            )
+        self.d_inner = d_inner
+        self.d_state = d_state
+        self.dt_rank = dt_rank
+        self.n_groups = n_groups
+        self.backend = backend
+        self.scan_dtype = SCAN_DTYPES[scan_dtype]
+
+        self.x_proj_weight = nn.Parameter(
+            torch.empty(n_groups, dt_rank + 2 * d_state, d_inner)
+        )
+        self.dt_proj_weight = nn.Parameter(
+            torch.empty(n_groups, d_inner, dt_rank)
+        )
+        self.dt_proj_bias = nn.Parameter(torch.empty(n_groups, d_inner))
+        self.A_log = nn.Parameter(torch.empty(n_groups * d_inner, d_state))
+        self.D = nn.Parameter(torch.empty(n_groups * d_inner))
+        self.A_log._no_weight_decay = True
+        self.D._no_weight_decay = True
+        self.reset_parameters(dt_min=dt_min, dt_max=dt_max, dt_floor=dt_floor)
+
+    @torch.no_grad()
+    def reset_parameters(
+        self,
+        dt_min: float = 1e-3,
+        dt_max: float = 0.1,
+        dt_floor: float = 1e-4,
+    ) -> None:
+        """Initialise as Mamba does.
+
+        A = -(1, ..., N) per channel (S4D-real), D = 1, and a bias whose
+        softplus, the initial step size, is log-uniform in
+        [``dt_min``, ``dt_max``].
+        """
+        bound = self.d_inner**-0.5
+        nn.init.uniform_(self.x_proj_weight, -bound, bound)
+        bound = self.dt_rank**-0.5
+        nn.init.uniform_(self.dt_proj_weight, -bound, bound)
+        dt = torch.empty_like(self.dt_proj_bias).uniform_(
+            math.log(dt_min), math.log(dt_max)
+        )
+        dt = dt.exp().clamp(min=dt_floor)
+        # The inverse of softplus, written to stay exact for small dt.
+        self.dt_proj_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+        steps = torch.arange(
+            1,
+            self.d_state + 1,
+            dtype=self.A_log.dtype,
+            device=self.A_log.device,
+        )
+        self.A_log.copy_(steps.log().expand_as(self.A_log))
+        nn.init.ones_(self.D)
+
+    def forward(self, xs: Tensor) -> Tensor:
+        """Run the K sequences.
+
+        Args:
+            xs: Tokens (B, K, d, L).
+
+        Returns:
+            (B, K, d, L), in the dtype of ``xs``.
+
+        Raises:
+            ValueError: If K or d differ from the layer's.
+        """
+        if xs.ndim != 4 or xs.shape[1:3] != (self.n_groups, self.d_inner):
+            raise ValueError(
+                f'S6: expected tokens (B, {self.n_groups}, {self.d_inner}, '
+                f'L), got {tuple(xs.shape)}'
+            )
+        projected = torch.matmul(self.x_proj_weight, xs)
+        dts, Bs, Cs = projected.split(
+            (self.dt_rank, self.d_state, self.d_state), dim=2
+        )
+        dts = torch.matmul(self.dt_proj_weight, dts)
+
+        dtype = torch.promote_types(xs.dtype, self.scan_dtype)
+        ys = selective_scan(
+            xs.flatten(1, 2).to(dtype),
+            dts.flatten(1, 2).to(dtype),
+            -torch.exp(self.A_log.to(dtype)),
+            Bs.to(dtype),
+            Cs.to(dtype),
+            D=self.D.to(dtype),
+            delta_bias=self.dt_proj_bias.flatten().to(dtype),
+            delta_softplus=True,
+            backend=self.backend,
+        )
+        return ys.unflatten(1, (self.n_groups, self.d_inner)).to(xs.dtype)
+
+    def extra_repr(self) -> str:
+        """The sizes and the backend, for ``print(module)``."""
+        return (
+            f'd_inner={self.d_inner}, d_state={self.d_state}, '
+            f'dt_rank={self.dt_rank}, n_groups={self.n_groups}, '
+            f'backend={self.backend!r}'
+        )

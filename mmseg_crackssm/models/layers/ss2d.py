@@ -1,0 +1,119 @@
+"""SS2D: the two-dimensional selective scan of VMamba."""
+
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .patch_layers import LayerNorm2d, Linear2d
+from .s6 import S6
+
+NUM_SCANS = 4
+"""Row-major, column-major, and the reverse of each."""
+
+
+def cross_scan(x: Tensor) -> Tensor:
+    """Lay a map out along the four paths of VMamba's cross scan.
+
+    Equal to gathering by ``scan_order('cross', H, W)``; transposing and
+    flipping is faster than an index.
+
+    Args:
+        x: Map (B, C, H, W).
+
+    Returns:
+        (B, 4, C, H*W): row-major, column-major, reversed row-major,
+        reversed column-major.
+    """
+    rows = x.flatten(2)
+    columns = x.transpose(2, 3).flatten(2)
+    forward = torch.stack((rows, columns), dim=1)
+    return torch.cat((forward, forward.flip(-1)), dim=1)
+
+
+def cross_merge(xs: Tensor, height: int, width: int) -> Tensor:
+    """Put the four sequences of :func:`cross_scan` back and add them up.
+
+    Args:
+        xs: Sequences (B, 4, C, H*W).
+        height: H.
+        width: W.
+
+    Returns:
+        The sum (B, C, H, W).
+    """
+    forward = xs[:, :2] + xs[:, 2:].flip(-1)
+    rows = forward[:, 0].unflatten(-1, (height, width))
+    columns = forward[:, 1].unflatten(-1, (width, height))
+    return rows + columns.transpose(2, 3)
+
+
+class SS2D(nn.Module):
+    """Two-dimensional selective scan (VMamba, Section 4.2).
+
+    Projection to d = expand * C channels, depth-wise convolution, SiLU, S6
+    along four paths, sum, LayerNorm, and the projection back. The vanilla
+    form multiplies the result by a gate SiLU(z) before the last step.
+
+    Args:
+        channels: Channels C of the input and output.
+        d_state: State size N of S6.
+        expand: Ratio of inner to outer channels.
+        dt_rank: Rank of S6's step size; ``'auto'`` is ceil(C / 16).
+        gate: Whether to have the gate branch z.
+        conv_bias: Whether the depth-wise convolution has a bias.
+        backend: Backend of the selective scan.
+        scan_dtype: Least precision of the recurrence.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        d_state: int = 16,
+        expand: float = 2.0,
+        dt_rank: int | str = 'auto',
+        gate: bool = True,
+        conv_bias: bool = True,
+        backend: str = 'auto',
+        scan_dtype: str = 'float32',
+    ) -> None:
+        super().__init__()
+        d_inner = int(expand * channels)
+        self.gate = gate
+        self.in_proj = Linear2d(
+            channels, 2 * d_inner if gate else d_inner, bias=False
+        )
+        self.conv = nn.Conv2d(
+            d_inner,
+            d_inner,
+            kernel_size=3,
+            padding=1,
+            groups=d_inner,
+            bias=conv_bias,
+        )
+        self.s6 = S6(
+            d_inner,
+            d_state=d_state,
+            # From the outer channels, as in the published models.
+            dt_rank=math.ceil(channels / 16) if dt_rank == 'auto' else dt_rank,
+            n_groups=NUM_SCANS,
+            backend=backend,
+            scan_dtype=scan_dtype,
+        )
+        self.out_norm = LayerNorm2d(d_inner)
+        self.out_proj = Linear2d(d_inner, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the pixels of (B, C, H, W); the shape is kept."""
+        height, width = x.shape[-2:]
+        x = self.in_proj(x)
+        if self.gate:
+            x, z = x.chunk(2, dim=1)
+        x = F.silu(self.conv(x))
+        x = cross_merge(self.s6(cross_scan(x)), height=height, width=width)
+        x = self.out_norm(x)
+        if self.gate:
+            x = x * F.silu(z)
+        return self.out_proj(x)
