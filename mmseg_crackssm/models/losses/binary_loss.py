@@ -1,0 +1,180 @@
+"""Losses of a one-channel (crack or not) segmentation."""
+
+import torch.nn as nn
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor
+
+
+def check_binary_input(logits: Tensor, label: Tensor) -> None:
+    """Raise unless the shapes are (B, 1, H, W) and (B, H, W).
+
+    Raises:
+        ValueError: Naming both shapes and the remedy.
+    """
+    if logits.shape[1] != 1 or logits.shape[2:] != label.shape[1:]:
+        raise ValueError(
+            'crack losses: expected logits (B, 1, H, W) and labels '
+            f'(B, H, W), got {tuple(logits.shape)} and {tuple(label.shape)}. '
+            'Set out_channels=1 in the decode head.'
+        )
+
+
+def masked_bce(
+    logits: Tensor, label: Tensor, ignore_index: int, pos_weight: float = 1.0
+) -> Tensor:
+    """Binary cross-entropy, averaged over the pixels that are not ignored.
+
+    Args:
+        logits: (B, 1, H, W).
+        label: (B, H, W), 1 for crack, 0 for background.
+        ignore_index: Label of the pixels to leave out.
+        pos_weight: Weight of a crack pixel.
+
+    Returns:
+        A scalar; 0 (with zero gradient) if every pixel is ignored.
+    """
+    logits = logits.squeeze(1).float()
+    valid = (label != ignore_index).to(logits)
+    loss = F.binary_cross_entropy_with_logits(
+        logits,
+        (label == 1).to(logits),
+        weight=valid,
+        pos_weight=logits.new_tensor(pos_weight),
+        reduction='sum',
+    )
+    return loss / valid.sum().clamp(min=1)
+
+
+def soft_dice_loss(
+    logits: Tensor,
+    label: Tensor,
+    ignore_index: int,
+    smooth: float = 1.0,
+    per_image: bool = False,
+) -> Tensor:
+    """1 − soft Dice of the crack class, ignored pixels left out.
+
+    Dice = (2 Σ p·g + smooth) / (Σ p + Σ g + smooth).
+
+    Args:
+        logits: (B, 1, H, W).
+        label: (B, H, W), 1 for crack, 0 for background.
+        ignore_index: Label of the pixels to leave out.
+        smooth: Added to numerator and denominator, in pixels.
+        per_image: Average the Dice of each image instead of pooling the
+            pixels of the batch.
+
+    Returns:
+        A scalar; 0 if label and prediction are both empty, or if every
+        pixel is ignored.
+    """
+    valid = label != ignore_index
+    prob = logits.squeeze(1).float().sigmoid() * valid
+    target = (label == 1).to(prob)
+    dims = (1, 2) if per_image else (0, 1, 2)
+    overlap = (prob * target).sum(dims)
+    total = prob.sum(dims) + target.sum(dims)
+    return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+
+
+class _BinaryLoss(nn.Module):
+    """What the losses of a one-channel head share: weight, name, call."""
+
+    def __init__(self, loss_weight: float, loss_name: str) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self._loss_name = loss_name
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        ignore_index: int = 255,
+    ) -> Tensor:
+        """The weighted loss.
+
+        Args:
+            pred: Logits (B, 1, H, W).
+            target: Labels (B, H, W).
+            weight: Must be None: pixel samplers are not supported.
+            ignore_index: Label of the pixels to leave out.
+
+        Raises:
+            ValueError: On other shapes, or with a pixel weight.
+        """
+        if weight is not None:
+            raise ValueError(
+                f'{type(self).__name__}: expected weight=None, got a tensor. '
+                "Remove the decode head's sampler."
+            )
+        check_binary_input(pred, target)
+        return self.loss_weight * self._loss(pred, target, ignore_index)
+
+    @property
+    def loss_name(self) -> str:
+        """Name of the loss in the log."""
+        return self._loss_name
+
+
+@MODELS.register_module()
+class CrackBCELoss(_BinaryLoss):
+    """Binary cross-entropy on logits, see :func:`masked_bce`.
+
+    Args:
+        pos_weight: Weight of a crack pixel.
+        loss_weight: Factor of the loss (CrackSSM: β = 3).
+        loss_name: Name in the log; keep the prefix ``loss_``.
+    """
+
+    def __init__(
+        self,
+        pos_weight: float = 1.0,
+        loss_weight: float = 1.0,
+        loss_name: str = 'loss_bce',
+    ) -> None:
+        super().__init__(loss_weight=loss_weight, loss_name=loss_name)
+        self.pos_weight = pos_weight
+
+    def _loss(self, pred: Tensor, target: Tensor, ignore_index: int):
+        return masked_bce(
+            pred,
+            target,
+            ignore_index=ignore_index,
+            pos_weight=self.pos_weight,
+        )
+
+
+@MODELS.register_module()
+class CrackDiceLoss(_BinaryLoss):
+    """Soft Dice loss on logits, see :func:`soft_dice_loss`.
+
+    Unlike mmseg's ``DiceLoss`` it does not depend on ignored pixels.
+
+    Args:
+        smooth: Added to numerator and denominator, in pixels.
+        per_image: Average per image instead of pooling the batch.
+        loss_weight: Factor of the loss.
+        loss_name: Name in the log; keep the prefix ``loss_``.
+    """
+
+    def __init__(
+        self,
+        smooth: float = 1.0,
+        per_image: bool = False,
+        loss_weight: float = 1.0,
+        loss_name: str = 'loss_dice',
+    ) -> None:
+        super().__init__(loss_weight=loss_weight, loss_name=loss_name)
+        self.smooth = smooth
+        self.per_image = per_image
+
+    def _loss(self, pred: Tensor, target: Tensor, ignore_index: int):
+        return soft_dice_loss(
+            pred,
+            target,
+            ignore_index=ignore_index,
+            smooth=self.smooth,
+            per_image=self.per_image,
+        )

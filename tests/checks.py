@@ -1,0 +1,32 @@
+"""Checks shared by the tests of the models."""
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+
+
+def untrained_parameters(module: torch.nn.Module) -> list[str]:
+    """Names of the trainable parameters without a non-zero gradient."""
+    return [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+        and (parameter.grad is None or not parameter.grad.abs().max() > 0)
+    ]
+
+
+def label_samples(label: torch.Tensor) -> list[SegDataSample]:
+    """Data samples with the labels (B, H, W) as ``gt_sem_seg``."""
+    samples = []
+    for one in label:
+        sample = SegDataSample()
+        sample.gt_sem_seg = PixelData(data=one[None])
+        sample.set_metainfo(
+            dict(
+                img_shape=tuple(one.shape),
+                ori_shape=tuple(one.shape),
+                pad_shape=tuple(one.shape),
+            )
+        )
+        samples.append(sample)
+    return samples

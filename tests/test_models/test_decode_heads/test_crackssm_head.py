@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from checks import label_samples, untrained_parameters
+from mmseg_crackssm.models import CrackSSMHead
+from mmseg_crackssm.models.layers.gro import GlobalReoptimization
+from mmseg_crackssm.models.layers.wavelet_gate import WaveletGate
+
+CHANNELS = (8, 12, 16, 20, 3)
+
+
+def build_head(**kwargs):
+    return CrackSSMHead(
+        in_channels=CHANNELS, channels=8, level_channels=(16, 12, 8), **kwargs
+    )
+
+
+def head_inputs(height=48, width=64, batch=2):
+    maps = [
+        torch.randn(
+            batch, c, -(-height // 2 ** (i + 2)), -(-width // 2 ** (i + 2))
+        )
+        for i, c in enumerate(CHANNELS[:4])
+    ]
+    return [*maps, torch.randn(batch, 3, height, width)]
+
+
+@pytest.mark.parametrize('size', [(48, 64), (33, 47), (34, 35), (97, 61)])
+def test_logits_have_the_size_of_the_image(size):
+    assert build_head().eval()(head_inputs(*size)).shape == (2, 1, *size)
+
+
+@pytest.mark.parametrize('use_wgm', [True, False])
+@pytest.mark.parametrize('use_gro', [True, False])
+def test_every_parameter_learns(use_wgm, use_gro):
+    head = build_head(use_wgm=use_wgm, use_gro=use_gro)
+    logits = head(head_inputs())
+    (logits * torch.randn_like(logits)).sum().backward()
+    assert untrained_parameters(head) == []
+    modules = {type(m) for m in head.modules()}
+    assert (WaveletGate in modules) == use_wgm
+    assert (GlobalReoptimization in modules) == use_gro
+
+
+def test_losses_and_accuracy_by_hand():
+    head = build_head()
+    label = torch.tensor([[[1, 0], [0, 255]]])
+    logits = torch.tensor([[[[2.0, 3.0], [-1.0, -1.0]]]])
+    losses = head.loss_by_feat(logits, label_samples(label))
+    assert set(losses) == {'loss_bce', 'loss_dice', 'acc_seg'}
+    assert losses['acc_seg'].item() == pytest.approx(100 * 2 / 3)
+
+
+def test_gate_formula():
+    """W = σ(Conv(ReLU(BN(Conv(I))))) of one band, written out."""
+    gate = WaveletGate(image_channels=1, channels=2).eval()
+    bands = torch.randn(1, 3, 4, 4)
+    x = torch.randn(1, 5, 4, 4)
+    first, _, _, second, _ = gate.gates
+    weights = []
+    for k in range(3):
+        hidden = first.weight[2 * k : 2 * k + 2].view(2, 1, 1) * bands[
+            0, k
+        ] + first.bias[2 * k : 2 * k + 2].view(2, 1, 1)
+        hidden = (hidden / (1 + 1e-5) ** 0.5).relu()  # BN at its start
+        value = (second.weight[k].view(2, 1, 1) * hidden).sum(0)
+        weights.append((value + second.bias[k]).sigmoid())
+    expected = x + x * sum(weights) / 3
+    torch.testing.assert_close(gate(x, bands), expected)
+
+
+def test_gro_formula():
+    gro = GlobalReoptimization(channels=4)
+    x, structure = torch.randn(2, 4, 6, 6), torch.randn(2, 3, 6, 6)
+    latent = gro.project_feature(x) * gro.project_structure(structure)
+    s = gro.similarity(latent)
+    expected = (1 - s) * x + s * gro.project_edges(structure)
+    torch.testing.assert_close(gro(x, structure), expected)
+
+
+def test_logits_stay_in_place():
+    """The sub-pixel convolution neither shifts nor scales the map."""
+    head = build_head(use_wgm=False, use_gro=False).eval()
+    inputs = head_inputs(64, 64, batch=1)
+    inputs[-1].requires_grad_()
+    for level in inputs[:4]:
+        level.requires_grad_()
+    logits = head(inputs)
+    (gradient,) = torch.autograd.grad(
+        logits[0, 0, 32:34, 20:22].sum(), inputs[0]
+    )
+    ys, xs = gradient.abs().sum(dim=1)[0].nonzero().float().mean(dim=0)
+    # Pixels 32..33 lie in F1's row 8, pixels 20..21 in column 5.
+    assert abs(ys - 8) <= 0.5 and abs(xs - 5) <= 0.5
+
+
+def test_missing_image_is_explained():
+    inputs = head_inputs()
+    with pytest.raises(ValueError, match='ImageGuidedEncoderDecoder'):
+        build_head()(inputs[:4])
+    with pytest.raises(ValueError, match='five in_channels'):
+        CrackSSMHead(in_channels=(8, 16, 32, 64))
