@@ -1,0 +1,406 @@
+"""Masks of the crack benchmarks, read so that no mistake stays silent."""
+
+import io
+import logging
+from collections.abc import Sequence
+
+import mmengine.fileio as fileio
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine.logging import print_log
+from mmseg.registry import TRANSFORMS
+from PIL import Image, ImageOps
+
+from ..crack_dataset import printable
+
+#: Grey levels by which the channels of a grey RGB mask may differ: JPEG
+#: stores colour differences and rounds them.
+CHANNEL_TOLERANCE = 16
+#: Grey level from which a compressed 0/255 mask counts as crack by default.
+DEFAULT_THRESHOLD = 127
+#: A grey-level mask is taken for a compressed 0/255 mask only if at most this
+#: share of its pixels lies between the two ends (64..191).
+MAX_BETWEEN = 0.1
+
+
+def _list_values(values: np.ndarray) -> str:
+    """The values found, shortened in the middle."""
+    values = values.tolist()
+    if len(values) > 12:
+        return (
+            f'{len(values)} values: '
+            + ', '.join(map(str, values[:6]))
+            + ', ..., '
+            + ', '.join(map(str, values[-3:]))
+        )
+    return ', '.join(map(str, values))
+
+
+def _crack_values_of(histogram: np.ndarray, lossy: bool) -> np.ndarray:
+    """Decide which of the 256 levels of one mask mean crack.
+
+    Args:
+        histogram: Pixels per level (256,), ignored pixels left out.
+        lossy: Whether the file is JPEG, whose levels are never labels.
+
+    Returns:
+        Boolean (256,), true for the levels that mean crack.
+
+    Raises:
+        ValueError: If the levels have no single reading. The message holds
+            the reason alone; the caller adds the file and the remedy.
+    """
+    levels = np.arange(256)
+    found = np.flatnonzero(histogram)
+    present = set(found.tolist())
+    if present <= {0}:
+        return np.zeros(256, dtype=bool)
+    if len(present) == 1:
+        raise ValueError(
+            'every pixel has the same value, which says "the whole image is '
+            'crack" or belongs to another labelling'
+        )
+    if present == {0, 255}:
+        return levels == 255
+    if present == {0, 1} and not lossy:
+        return levels == 1
+
+    total = histogram.sum()
+    between = histogram[64:192].sum() / total
+    if found[0] >= 64 or found[-1] < 192:
+        raise ValueError(
+            'these are neither 0/1 nor 0/255 nor grey levels of a compressed '
+            '0/255 mask, so they may be a label map'
+        )
+    if between > MAX_BETWEEN:
+        raise ValueError(
+            f'{between:.0%} of the pixels are mid-grey (64..191), too many '
+            'for a compressed 0/255 mask'
+        )
+    # Labels are few, start from zero and have one "ignore" at 255 at most;
+    # a compressed mask has many levels, or several at the upper end.
+    rings = present <= {*range(17), *range(239, 256)} and found[-2] >= 239
+    if len(present) < 8 and not (lossy or rings):
+        raise ValueError(
+            'so few different values are labels rather than grey levels of '
+            'a compressed mask'
+        )
+    return levels > DEFAULT_THRESHOLD
+
+
+@TRANSFORMS.register_module()
+class LoadCrackAnnotations(BaseTransform):
+    """Load a crack mask as ``{0: background, 1: crack}``.
+
+    mmseg's ``LoadAnnotations`` takes pixel values for class indices, so that
+    255 in a 0/255 mask means "ignore" and training runs on nothing. Here the
+    values are looked at. With no argument a mask must have one reading:
+
+    ===================================  ====================================
+    file                                 reading
+    ===================================  ====================================
+    all 0                                no crack
+    0 and 1, also 1-bit                  1 is crack
+    0 and 255 (0 and 65535 in 16 bit)    255 is crack
+    grey levels around 0 and 255         above 127 is crack (JPEG-compressed
+                                         or resized mask: a JPEG file, at
+                                         least 8 levels, or several levels
+                                         next to 255; at most 10 % of the
+                                         pixels within 64..191)
+    RGB, the three channels equal        as its grey levels (channels that
+                                         differ by up to 16 are averaged)
+    palette of greys                     as the greys it shows
+    palette with colours                 as its indices (VOC convention)
+    alpha constant or equal to the grey  alpha is dropped
+    ===================================  ====================================
+
+    Everything else raises ``ValueError`` naming the file and its values:
+    label maps such as 0/1/2/3 or 0/1/255, a mask that is one non-zero value
+    everywhere, photographs, colours, an alpha channel of its own. The
+    arguments below then say what is meant. A mask that is more than half
+    crack is logged once per transform, because it may be inverted.
+
+    A sample without the key ``seg_map_path`` passes unchanged: so the same
+    pipeline serves inference on images that have no mask.
+
+    Required Keys:
+
+    - seg_map_path (optional)
+    - img_path, ori_shape (optional; if present the size is checked)
+
+    Added Keys:
+
+    - gt_seg_map (np.uint8, (H, W)): 0, 1, and 255 for ``ignore_values``.
+    - seg_fields
+
+    Args:
+        threshold: Grey level above which a pixel is crack. Turns off the
+            checks of the values, except that a 0/1 mask is refused, because
+            it would be read as empty.
+        crack_values: Values that mean crack; every other value is
+            background. Excludes ``threshold``.
+        crack_colors: RGB colours that mean crack in a colour mask; every
+            other colour is background. Excludes the two above.
+        ignore_values: Values left out of loss and metrics (label 255).
+        backend_args: Arguments of the file backend.
+    """
+
+    def __init__(
+        self,
+        threshold: int | None = None,
+        crack_values: Sequence[int] | None = None,
+        crack_colors: Sequence[Sequence[int]] | None = None,
+        ignore_values: Sequence[int] = (),
+        backend_args: dict | None = None,
+    ) -> None:
+        super().__init__()
+        given = [
+            name
+            for name, value in (
+                ('threshold', threshold),
+                ('crack_values', crack_values),
+                ('crack_colors', crack_colors),
+            )
+            if value is not None
+        ]
+        if len(given) > 1:
+            raise ValueError(
+                'give one of threshold, crack_values and crack_colors, got '
+                + ' and '.join(given)
+            )
+        if threshold is not None and not 0 <= threshold <= 254:
+            raise ValueError(f'threshold must be in 0..254, got {threshold}')
+        for name, values in (
+            ('crack_values', crack_values),
+            ('ignore_values', ignore_values),
+        ):
+            if values is not None and any(not 0 <= v <= 255 for v in values):
+                raise ValueError(f'{name} must be in 0..255, got {values}')
+        if crack_values is not None and not len(crack_values):
+            raise ValueError('crack_values must name at least one value')
+        both = set(crack_values or ()) & set(ignore_values)
+        if both:
+            raise ValueError(
+                f'{sorted(both)} is in both crack_values and ignore_values'
+            )
+        if crack_colors is not None:
+            if ignore_values:
+                raise ValueError(
+                    'ignore_values are grey levels and cannot be combined '
+                    'with crack_colors'
+                )
+            if any(len(color) != 3 for color in crack_colors):
+                raise ValueError(
+                    'crack_colors must be a list of RGB triples, got '
+                    f'{crack_colors}'
+                )
+        self.threshold = threshold
+        self.crack_values = crack_values
+        self.crack_colors = crack_colors
+        self.ignore_values = tuple(ignore_values)
+        self.backend_args = backend_args
+        self._warned_inverted = False
+
+    def transform(self, results: dict) -> dict:
+        """Add ``gt_seg_map`` to ``results``.
+
+        Raises:
+            FileNotFoundError: If the mask does not exist.
+            ValueError: If it cannot be decoded, has no single reading or
+                another size than its image.
+        """
+        if 'seg_map_path' not in results:
+            return results
+        path = results['seg_map_path']
+        image, lossy = self._open(path)
+        self._check_size(image, results)
+        if self.crack_colors is not None:
+            mask = self._match_colors(image)
+        else:
+            mask = self._read_levels(self._to_grey(image, path), path, lossy)
+        results['gt_seg_map'] = mask
+        results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+    def _open(self, path: str) -> tuple[Image.Image, bool]:
+        """Decode the file; returns the image and whether it is JPEG."""
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'the mask {printable(path)} does not exist'
+            ) from error
+        try:
+            image = Image.open(io.BytesIO(content))
+            lossy = image.format == 'JPEG'
+            image.load()
+            # mmcv turns images by their EXIF orientation as well.
+            image = ImageOps.exif_transpose(image)
+        except Exception as error:  # Pillow raises a dozen types here
+            raise ValueError(
+                f'the mask {printable(path)} cannot be decoded '
+                f'({type(error).__name__}: {error}); expected an image file '
+                f'such as PNG. Got {len(content)} bytes: download or export '
+                'it again'
+            ) from error
+        return image, lossy
+
+    @staticmethod
+    def _check_size(image: Image.Image, results: dict) -> None:
+        shape = (image.height, image.width)
+        expected = results.get('ori_shape')
+        if expected is None or tuple(expected[:2]) == shape:
+            return
+        turned = tuple(expected[:2]) == shape[::-1]
+        remedy = (
+            'The two are turned by 90 degrees: the image probably carries '
+            'an EXIF orientation that mmcv applies and the mask does not '
+            "know. Load it with dict(type='LoadImageFromFile', "
+            "color_type='color_ignore_orientation') or turn the mask"
+            if turned
+            else 'Pair them correctly or export the mask at the size of the '
+            'image (an EXIF orientation in the image can also swap its '
+            'height and width)'
+        )
+        raise ValueError(
+            f'the mask {printable(results["seg_map_path"])} is {shape[0]} x '
+            f'{shape[1]} (height x width) but its image '
+            f'{printable(results.get("img_path", "?"))} is {expected[0]} x '
+            f'{expected[1]}. {remedy}'
+        )
+
+    def _match_colors(self, image: Image.Image) -> np.ndarray:
+        array = np.asarray(image.convert('RGB'))
+        mask = np.zeros(array.shape[:2], dtype=np.uint8)
+        for color in self.crack_colors:
+            mask[(array == np.asarray(color, np.uint8)).all(axis=-1)] = 1
+        return mask
+
+    def _to_grey(self, image: Image.Image, path: str) -> np.ndarray:
+        """Reduce any mode to one channel of levels 0..255, uint8 (H, W)."""
+        if image.mode == 'P':
+            return self._palette_to_grey(image)
+        if image.mode == '1':
+            return np.asarray(image).astype(np.uint8)
+        array = np.asarray(image)
+        if array.ndim == 2:
+            return self._to_uint8(array, path)
+        alpha = array[..., -1] if image.mode in ('LA', 'RGBA') else None
+        color = array[..., :-1] if alpha is not None else array
+        low = color.min(axis=-1).astype(np.int16)
+        high = color.max(axis=-1).astype(np.int16)
+        spread = int((high - low).max())
+        if image.mode not in ('LA', 'RGB', 'RGBA'):
+            raise ValueError(
+                f'the mask {printable(path)} has the colour mode '
+                f'{image.mode}; expected 1-bit, grey, palette, RGB or RGBA'
+            )
+        if spread > CHANNEL_TOLERANCE:
+            colors = np.unique(color.reshape(-1, color.shape[-1]), axis=0)
+            shown = [tuple(c) for c in colors[:6].tolist()]
+            more = ', ...' if len(colors) > 6 else ''
+            raise ValueError(
+                f'the mask {printable(path)} has colours: {shown}{more}. '
+                'Say which RGB colours mean crack with '
+                'LoadCrackAnnotations(crack_colors=[(r, g, b), ...])'
+            )
+        grey = np.round(color.mean(axis=-1)).astype(np.uint8)
+        if alpha is not None and alpha.min() != alpha.max():
+            if not np.array_equal(alpha, grey):
+                raise ValueError(
+                    f'the mask {printable(path)} has an alpha channel that '
+                    'differs from its grey levels (alpha '
+                    f'{_list_values(np.unique(alpha))}; grey '
+                    f'{_list_values(np.unique(grey))}), so that either may '
+                    'be the mask. Save it without alpha'
+                )
+        return grey
+
+    @staticmethod
+    def _palette_to_grey(image: Image.Image) -> np.ndarray:
+        indices = np.asarray(image)
+        used = np.unique(indices)
+        palette = np.zeros((256, 3), dtype=np.uint8)
+        entries = np.asarray(image.getpalette('RGB'), dtype=np.uint8)
+        entries = entries.reshape(-1, 3)[:256]
+        palette[: len(entries)] = entries
+        colors = palette[used]
+        is_grey = (colors == colors[:, :1]).all()
+        if is_grey and len(np.unique(colors[:, 0])) == len(used):
+            return palette[indices, 0]
+        return indices.astype(np.uint8)
+
+    @staticmethod
+    def _to_uint8(array: np.ndarray, path: str) -> np.ndarray:
+        """Bring 16-bit, 32-bit and float masks to levels 0..255."""
+        if array.dtype == np.uint8:
+            return array
+        values = np.unique(array)
+        if set(values.tolist()) == {0, 65535}:
+            return (array > 0).astype(np.uint8) * 255
+        if values[0] >= 0 and values[-1] <= 255:
+            if np.array_equal(values, np.round(values)):
+                return array.astype(np.uint8)
+        raise ValueError(
+            f'the mask {printable(path)} holds {array.dtype} values outside '
+            f'0..255: {_list_values(values)}. Expected 8 bits, or 0 and '
+            '65535 alone: convert it'
+        )
+
+    def _read_levels(
+        self, grey: np.ndarray, path: str, lossy: bool
+    ) -> np.ndarray:
+        histogram = np.bincount(grey.ravel(), minlength=256)
+        ignored = np.zeros(256, dtype=bool)
+        ignored[list(self.ignore_values)] = True
+        found = np.flatnonzero(histogram)
+        counted = np.where(ignored, 0, histogram)
+        table = np.zeros(256, dtype=np.uint8)
+        if self.crack_values is not None:
+            table[list(self.crack_values)] = 1
+        elif self.threshold is not None:
+            if self.threshold > 0 and not lossy and set(found) == {0, 1}:
+                raise ValueError(
+                    f'the mask {printable(path)} holds 0 and 1, all at or '
+                    f'below threshold={self.threshold}, and would be read '
+                    'as empty. Leave out threshold (0/1 is understood), or '
+                    'say what is crack with crack_values=[...]'
+                )
+            table[self.threshold + 1 :] = 1
+        else:
+            try:
+                table[_crack_values_of(histogram=counted, lossy=lossy)] = 1
+            except ValueError as error:
+                raise ValueError(
+                    f'the mask {printable(path)} is ambiguous: it holds '
+                    f'{_list_values(found)}; {error}. Say what is crack: '
+                    'LoadCrackAnnotations(crack_values=[...]) for labels, '
+                    f'threshold={DEFAULT_THRESHOLD} for grey levels, '
+                    'ignore_values=[...] for pixels to leave out'
+                ) from None
+            self._warn_if_inverted(counted, table, path)
+        table[ignored] = 255
+        return table[grey]
+
+    def _warn_if_inverted(
+        self, histogram: np.ndarray, table: np.ndarray, path: str
+    ) -> None:
+        share = histogram[table == 1].sum() / max(histogram.sum(), 1)
+        if share > 0.5 and not self._warned_inverted:
+            self._warned_inverted = True
+            print_log(
+                f'{share:.0%} of the mask {printable(path)} is crack. If '
+                'cracks are dark in these masks, set crack_values=[0]; '
+                'crack_values=[255] (or [1]) silences this',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}(threshold={self.threshold}, '
+            f'crack_values={self.crack_values}, '
+            f'crack_colors={self.crack_colors}, '
+            f'ignore_values={self.ignore_values}, '
+            f'backend_args={self.backend_args})'
+        )
