@@ -1,0 +1,92 @@
+"""Finding and loading configs."""
+
+import copy
+import difflib
+from pathlib import Path
+
+from mmengine.config import Config
+
+import mmseg_crackssm
+
+from .errors import UsageError
+
+_PACKAGE = Path(mmseg_crackssm.__file__).resolve().parent
+
+
+def config_roots() -> list[Path]:
+    """Folders with shipped configs: the wheel's, then the checkout's."""
+    candidates = [_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs']
+    return [path for path in candidates if (path / '_base_').is_dir()]
+
+
+def find_config(name: str | Path) -> Path:
+    """Resolve the CONFIG argument of the commands.
+
+    Args:
+        name: A path; or else a shipped config, as
+            ``crackssm/crackssm_tut-448.py``, with or without ``configs/``
+            before, its folder, and ``.py`` behind.
+
+    Returns:
+        Path of an existing file.
+
+    Raises:
+        FileNotFoundError: If there is none; the message names similar ones.
+        UsageError: If several shipped configs have that name.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    wanted = path.as_posix().removesuffix('.py').removeprefix('configs/')
+    known: dict[str, Path] = {}
+    for root in config_roots():
+        for file in sorted(root.rglob('*.py')):
+            key = file.relative_to(root).as_posix().removesuffix('.py')
+            if not key.startswith('_base_/'):
+                known.setdefault(key, file)
+    found = [
+        key for key in known if key == wanted or key.endswith(f'/{wanted}')
+    ]
+    if len(found) == 1:
+        return known[found[0]]
+    if found:
+        raise UsageError(
+            f'several configs are called {wanted!r}, say which: '
+            + ', '.join(found)
+        )
+    stems = {key.rpartition('/')[2]: key for key in known}
+    near = difflib.get_close_matches(
+        wanted.rpartition('/')[2], stems, n=3, cutoff=0.5
+    )
+    hint = (
+        'similar: ' + ', '.join(stems[stem] for stem in near)
+        if near
+        else f'shipped: {", ".join(known) or "none"}'
+    )
+    raise FileNotFoundError(
+        f'config {str(name)!r} is neither a file nor a shipped config ({hint})'
+    )
+
+
+def load_config(
+    config: str | Path | Config, cfg_options: dict | None = None
+) -> Config:
+    """Load a config by path or shipped name, or copy a loaded one.
+
+    Args:
+        config: See :func:`find_config`.
+        cfg_options: Settings to override, by dotted keys.
+    """
+    if isinstance(config, Config):
+        cfg = copy.deepcopy(config)
+    else:
+        cfg = Config.fromfile(str(find_config(config)))
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    return cfg
+
+
+def default_work_dir(cfg: Config) -> str:
+    """``work_dirs/<name of the config>``, below the current folder."""
+    name = Path(cfg.filename).stem if cfg.filename else 'unnamed'
+    return str(Path('work_dirs') / name)

@@ -1,0 +1,266 @@
+"""Prediction: ``python -m mmseg_crackssm.apis.predict CONFIG CHECKPOINT
+IMAGE_OR_FOLDER --out DIR``."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import DictAction
+from mmengine.utils import ProgressBar
+from mmseg.models import BaseSegmentor
+
+from mmseg_crackssm.engine.hooks.visualization_hook import (
+    probability_to_uint16,
+    write_png,
+)
+from mmseg_crackssm.visualization import draw_overlay
+
+from .errors import UsageError, run_cli
+from .inference import init_model, predict_images, read_image
+
+IMAGE_SUFFIXES = frozenset(
+    '.bmp .jpeg .jpg .jp2 .pbm .pgm .png .ppm .tif .tiff .webp'.split()
+)
+
+
+@dataclass
+class PredictionSummary:
+    """What became of the files.
+
+    Attributes:
+        done: Files predicted.
+        skipped: File -> why it could not be read.
+    """
+
+    done: list[Path] = field(default_factory=list)
+    skipped: dict[Path, str] = field(default_factory=dict)
+
+
+def find_images(source: Path, out: Path) -> dict[Path, str]:
+    """Images to predict and the names of their outputs.
+
+    Args:
+        source: An image, or a folder that is searched with its sub-folders.
+        out: Folder of the outputs; if it lies within ``source`` it is not
+            searched.
+
+    Returns:
+        File -> name of its outputs, relative, with ``.png``. It is the
+        file's own; where files differ in suffix alone, the suffix is kept in
+        the name, so that none overwrites another.
+
+    Raises:
+        FileNotFoundError: If ``source`` does not exist or has no image.
+    """
+    if source.is_file():
+        return {source: f'{source.stem}.png'}
+    if not source.is_dir():
+        raise FileNotFoundError(
+            f'{str(source)!r} does not exist: give an image or a folder'
+        )
+    out = out.resolve()
+    files = [
+        path
+        for path in sorted(source.rglob('*'))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith('.')
+        and not path.resolve().is_relative_to(out)
+    ]
+    if not files:
+        raise FileNotFoundError(
+            f'{str(source)!r} holds no image ('
+            + ', '.join(sorted(IMAGE_SUFFIXES))
+            + ')'
+        )
+    stems = Counter(path.with_suffix('') for path in files)
+    names: dict[Path, str] = {}
+    taken = set()
+    for path in files:
+        relative = path.relative_to(source)
+        name = relative.with_suffix('.png').as_posix()
+        if stems[path.with_suffix('')] > 1:
+            name = f'{relative.as_posix()}.png'
+        while name in taken:
+            name = f'{name}.png'
+        taken.add(name)
+        names[path] = name
+    return names
+
+
+def predict_files(
+    model: BaseSegmentor,
+    source: str | Path,
+    out: str | Path,
+    *,
+    threshold: float | None = None,
+    tile: int | None = None,
+    batch: int = 1,
+    progress: bool = False,
+) -> PredictionSummary:
+    """Predict an image or a folder of images into files.
+
+    For each image ``out`` receives ``mask/<name>.png`` (0 and 255),
+    ``probability/<name>.png`` (16-bit grey, probability times 65535) and
+    ``overlay/<name>.png`` (cracks red over the image), in the image's size.
+
+    Args:
+        model: From :func:`init_model`.
+        source: An image, or a folder that is searched with its sub-folders.
+        out: Folder of the outputs.
+        threshold: See :func:`predict_image`.
+        tile: See :func:`predict_image`.
+        batch: Most images per forward pass; images that follow each other
+            share one if their sizes agree.
+        progress: Show a progress bar on the standard error stream.
+
+    Returns:
+        What was done and what was skipped as unreadable.
+
+    Raises:
+        FileNotFoundError: If there is no image.
+    """
+    if batch < 1:
+        raise UsageError(f'batch must be at least 1, got {batch}')
+    source, out = Path(source).expanduser(), Path(out).expanduser()
+    names = find_images(source, out)
+    summary = PredictionSummary()
+    bar = ProgressBar(len(names), file=sys.stderr) if progress else None
+    for paths, images in _batches(names, batch, summary, bar):
+        predictions = predict_images(
+            model, images, threshold=threshold, tile=tile
+        )
+        for path, image, item in zip(paths, images, predictions, strict=True):
+            mask = item['mask']
+            probability = probability_to_uint16(item['probability'])
+            name = names[path]
+            write_png(out / 'mask' / name, mask.astype(np.uint8) * 255)
+            write_png(out / 'probability' / name, probability)
+            write_png(out / 'overlay' / name, draw_overlay(image, mask))
+            summary.done.append(path)
+            if bar:
+                bar.update()
+    if bar:
+        sys.stderr.write('\n')
+    return summary
+
+
+def _batches(
+    names: dict[Path, str],
+    batch: int,
+    summary: PredictionSummary,
+    bar: ProgressBar | None,
+) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
+    """Runs of readable images of one size; the others are noted."""
+    paths: list[Path] = []
+    images: list[np.ndarray] = []
+    for path in names:
+        try:
+            image = read_image(path)
+        except (OSError, ValueError) as error:
+            summary.skipped[path] = str(error)
+            if bar:
+                bar.update()
+            continue
+        if images and (len(images) == batch or image.shape != images[0].shape):
+            yield paths, images
+            paths, images = [], []
+        paths.append(path)
+        images.append(image)
+    if images:
+        yield paths, images
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line of prediction."""
+    parser = argparse.ArgumentParser(
+        description='Find cracks in images: writes mask/ (0 and 255), '
+        'probability/ (16-bit grey, 65535 is probability 1) and overlay/ as '
+        'PNG, one each per image, under the names of the images'
+    )
+    parser.add_argument(
+        'config', help='config file, or name of a shipped config'
+    )
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'source', metavar='image_or_folder', help='searched with sub-folders'
+    )
+    parser.add_argument('--out', required=True, help='folder of the outputs')
+    parser.add_argument(
+        '--device', help='cpu, cuda:0, ...; by default the GPU if any'
+    )
+    parser.add_argument(
+        '--threshold',
+        type=float,
+        help="probability above which a pixel is crack (default: the model's,"
+        ' 0.5)',
+    )
+    parser.add_argument(
+        '--tile',
+        type=int,
+        metavar='SIZE',
+        help='predict in overlapping windows of SIZE pixels, at the size of '
+        'the image, for large images',
+    )
+    parser.add_argument(
+        '--batch', type=int, default=1, help='images per forward pass'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='settings to override, as key=value with dotted keys',
+    )
+    parser.add_argument(
+        '--unsafe-load',
+        action='store_true',
+        help='load a checkpoint that holds more than weights, which may run '
+        'code: only for files whose source you trust',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit code: 1 if nothing could be read.
+    """
+    return run_cli(partial(_predict, parse_args(argv)))
+
+
+def _predict(args: argparse.Namespace) -> int:
+    # What is missing is said before the model is built.
+    find_images(Path(args.source).expanduser(), Path(args.out).expanduser())
+    model = init_model(
+        args.config,
+        args.checkpoint,
+        args.device,
+        cfg_options=args.cfg_options,
+        unsafe_load=args.unsafe_load,
+    )
+    summary = predict_files(
+        model,
+        args.source,
+        args.out,
+        threshold=args.threshold,
+        tile=args.tile,
+        batch=args.batch,
+        progress=True,
+    )
+    lines = [f'skipped {why}' for why in summary.skipped.values()]
+    lines.append(
+        f'{len(summary.done)} predicted, {len(summary.skipped)} skipped as '
+        f'unreadable; results in {args.out}'
+    )
+    text = '\n'.join(lines) + '\n'
+    sys.stdout.write(text.encode('utf-8', 'backslashreplace').decode('utf-8'))
+    return 0 if summary.done else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,157 @@
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import cv2
+import mmcv
+import numpy as np
+from mmengine.dist import get_dist_info
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+from mmseg.structures import SegDataSample
+
+from mmseg_crackssm.visualization import draw_comparison, draw_overlay
+
+
+def write_png(path: Path, array: np.ndarray) -> None:
+    """Write a PNG under any file name, making its folder.
+
+    Args:
+        path: File to write.
+        array: uint8 or uint16, (H, W) or BGR (H, W, 3).
+
+    Raises:
+        OSError: If it cannot be encoded or written.
+    """
+    done, data = cv2.imencode('.png', array)
+    if not done:
+        raise OSError(f'{path}: cannot encode an image of {array.shape}')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
+
+
+def probability_to_uint16(probability: np.ndarray) -> np.ndarray:
+    """Probabilities 0..1 as 16-bit grey levels 0..65535, rounded."""
+    return np.rint(probability * 65535).astype(np.uint16)
+
+
+@HOOKS.register_module()
+class CrackVisualizationHook(Hook):
+    """Write overlays, masks and probability maps of the tested images.
+
+    Differs from mmseg's ``SegVisualizationHook``: every test image is drawn
+    on both stacks (official mmseg draws one batch in ``interval``), cracks
+    a pixel wide stay visible, the drawing tells hits from errors, names and
+    sub-folders are those of the images, and images without a file
+    (synthetic ones) are drawn too.
+
+    Args:
+        draw: Whether to do anything. mmseg's own ``tools/test.py`` sets it.
+        show: Open a window for each image.
+        wait_time: Seconds each window stays; 0 waits for a key.
+        overlay_dir: Where overlays go, ``<name>.png``: hits green, false
+            alarms orange-red, missed pixels blue, or all cracks red where
+            there is no ground truth. If not given they go to the
+            visualizer's backends.
+        out_dir: Where predictions go: ``mask/<name>.png`` (0 and 255) and
+            ``probability/<name>.png`` (16 bit, 65535 is 1).
+    """
+
+    def __init__(
+        self,
+        draw: bool = False,
+        show: bool = False,
+        wait_time: float = 2.0,
+        overlay_dir: str | None = None,
+        out_dir: str | None = None,
+    ) -> None:
+        self.draw = draw
+        self.show = show
+        self.wait_time = wait_time
+        self.overlay_dir = Path(overlay_dir) if overlay_dir else None
+        self.out_dir = Path(out_dir) if out_dir else None
+        self._count = 0
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[SegDataSample] | None = None,
+    ) -> None:
+        """Draw and write the samples of one batch."""
+        if not (self.draw or self.out_dir):
+            return
+        dataset = runner.test_loop.dataloader.dataset
+        root = getattr(dataset, 'data_prefix', {}).get('img_path')
+        for i, sample in enumerate(outputs):
+            name = self._name_of(sample, root)
+            mask = sample.pred_sem_seg.data[0].cpu().numpy() > 0
+            if self.out_dir:
+                self._write_prediction(name, sample, mask)
+            if not self.draw:
+                continue
+            image = _image_of(sample, data_batch['inputs'][i])
+            painted = _paint(image, mask, sample)
+            if self.overlay_dir:
+                write_png(self.overlay_dir / f'{name}.png', painted)
+            rgb = np.ascontiguousarray(painted[..., ::-1])
+            if self.show:
+                runner.visualizer.show(
+                    rgb, win_name=name, wait_time=self.wait_time
+                )
+            elif not self.overlay_dir:
+                runner.visualizer.add_image(name.replace('/', '_'), rgb)
+
+    def _name_of(self, sample: SegDataSample, root: str | None) -> str:
+        """Name of the outputs, without suffix."""
+        rank, world_size = get_dist_info()
+        number = self._count * world_size + rank
+        self._count += 1
+        path = sample.metainfo.get('img_path')
+        if not path:
+            return f'{number:06d}'
+        path = PurePath(path)
+        if root and path.is_relative_to(root):
+            return path.relative_to(root).with_suffix('').as_posix()
+        return path.stem
+
+    def _write_prediction(
+        self, name: str, sample: SegDataSample, mask: np.ndarray
+    ) -> None:
+        # mmseg's postprocess_result leaves the sigmoid of a one-channel
+        # head here, but raw logits of a head with more channels.
+        scores = sample.seg_logits.data.float()
+        scores = scores[0] if len(scores) == 1 else scores.softmax(0)[1]
+        write_png(
+            self.out_dir / 'mask' / f'{name}.png', mask.astype(np.uint8) * 255
+        )
+        write_png(
+            self.out_dir / 'probability' / f'{name}.png',
+            probability_to_uint16(scores.cpu().numpy()),
+        )
+
+
+def _image_of(sample: SegDataSample, inputs: object) -> np.ndarray:
+    """The image (H, W, 3), BGR, in the size of the prediction."""
+    path = sample.metainfo.get('img_path')
+    if path and Path(path).is_file():
+        return mmcv.imread(path)
+    # Not from a file: the network's input before normalisation.
+    image = inputs.permute(1, 2, 0).cpu().numpy()
+    image = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
+    height, width = sample.pred_sem_seg.shape
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height))
+    return image
+
+
+def _paint(
+    image: np.ndarray, mask: np.ndarray, sample: SegDataSample
+) -> np.ndarray:
+    """The comparison with the ground truth if there is one."""
+    if 'gt_sem_seg' in sample:
+        label = sample.gt_sem_seg.data[0].cpu().numpy()
+        if label.shape == mask.shape:
+            return draw_comparison(image, mask, label)
+    return draw_overlay(image, mask)

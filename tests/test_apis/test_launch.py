@@ -1,0 +1,110 @@
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from tiny_run import make_images, tiny_config
+
+from mmseg_crackssm.apis import launch
+from mmseg_crackssm.apis.errors import UsageError, run_cli
+from mmseg_crackssm.apis.launch import (
+    check_data,
+    enable_amp,
+    prepare_launch,
+    set_seed,
+)
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    monkeypatch.setenv('LOCAL_RANK', '0')
+
+
+def test_no_launcher_changes_nothing_but_the_name(on_cpu):
+    cfg = Config(dict(model=dict(norm_cfg=dict(type='SyncBN'))))
+    prepare_launch(cfg, 'none')
+    assert cfg.model.norm_cfg.type == 'SyncBN'
+    assert cfg.launcher == 'none' and 'model_wrapper_cfg' not in cfg
+
+
+def test_cpu_gets_gloo_and_plain_bn(on_cpu, monkeypatch):
+    started = []
+    monkeypatch.setattr(dist, 'init_process_group', started.append)
+    monkeypatch.setenv('RANK', '0')
+    heads = [dict(norm_cfg=dict(type='SyncBN'))]
+    cfg = Config(dict(model=dict(heads=heads), sync_bn='torch'))
+    prepare_launch(cfg, 'pytorch')
+    assert started == ['gloo']
+    assert cfg.model.heads[0].norm_cfg.type == 'BN'
+    assert 'sync_bn' not in cfg
+    assert cfg.model_wrapper_cfg.device_ids is None
+
+
+def test_launchers_that_cannot_work_are_refused(on_cpu, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    cfg = Config(dict(model=dict()))
+    with pytest.raises(UsageError, match='dist_train.sh'):
+        prepare_launch(cfg, 'pytorch')
+    with pytest.raises(UsageError, match='needs a GPU'):
+        prepare_launch(cfg, 'slurm')
+
+
+def test_local_rank_of_the_environment_wins(on_cpu, monkeypatch):
+    cfg = Config(dict(model=dict()))
+    monkeypatch.setenv('LOCAL_RANK', '3')
+    prepare_launch(cfg, 'none', local_rank=1)
+    assert os.environ['LOCAL_RANK'] == '3'
+
+
+@pytest.mark.parametrize(
+    ('device', 'expected'),
+    [
+        ('cpu', dict(type='CPUAmpOptimWrapper')),
+        ('cuda', dict(type='AmpOptimWrapper', loss_scale='dynamic')),
+    ],
+)
+def test_amp_by_device(monkeypatch, device, expected):
+    monkeypatch.setattr(launch, 'get_device', lambda: device)
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
+    enable_amp(cfg)
+    assert cfg.optim_wrapper == expected
+    cfg.optim_wrapper = dict(type='OtherWrapper')
+    with pytest.raises(UsageError, match='OtherWrapper'):
+        enable_amp(cfg)
+
+
+def test_seed_keeps_the_other_settings():
+    cfg = Config(dict(randomness=dict(seed=1, deterministic=True)))
+    set_seed(cfg, None)
+    assert cfg.randomness.seed == 1
+    set_seed(cfg, 0)
+    assert cfg.randomness == dict(seed=0, deterministic=True)
+
+
+def test_missing_data_is_found_early(tmp_path):
+    cfg = tiny_config(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        check_data(cfg, ('train_dataloader',))
+    make_images(tmp_path)
+    check_data(cfg, ('train_dataloader', 'val_dataloader', 'absent'))
+
+
+def test_cli_shows_mendable_errors_alone(capsys, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+
+    def fail(error):
+        raise error
+
+    assert run_cli(lambda: fail(FileNotFoundError('no data'))) == 1
+    assert capsys.readouterr().err == 'Error: no data\n'
+    assert run_cli(lambda: fail(UsageError('wrong'))) == 1
+    assert capsys.readouterr().err == 'Error: wrong\n'
+    monkeypatch.setenv('RANK', '1')
+    assert run_cli(lambda: fail(UsageError('wrong'))) == 1
+    assert capsys.readouterr().err == ''
+    with pytest.raises(torch.OutOfMemoryError):
+        run_cli(lambda: fail(torch.OutOfMemoryError()))
+    assert run_cli(lambda: None) == 0
+    assert run_cli(lambda: 3) == 3
