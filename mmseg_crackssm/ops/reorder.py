@@ -55,9 +55,7 @@ def intensity_order(key: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The order, int64, (..., L), and its inverse.
     """
-    order = torch.sort(
-        key.detach(), dim=-1, descending=True, stable=True
-    ).indices
+    order = torch.argsort(key, dim=-1, descending=True, stable=True)
     return order, inverse_order(order)
 
 

@@ -3,7 +3,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_crackssm.ops import available_backends, selective_scan
-from mmseg_crackssm.ops.selective_scan import unavailable_reason
+from mmseg_crackssm.ops.selective_scan import chunked, unavailable_reason
 
 NAMES = ('u', 'delta', 'A', 'B', 'C', 'D', 'delta_bias')
 
@@ -111,9 +111,10 @@ def test_opcheck_of_the_operator(make_inputs, requires_grad, backend):
     )
 
 
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16))
 @pytest.mark.parametrize('absent', (False, True))
-def test_opcheck_of_the_inner_operators(make_inputs, absent):
-    inputs = list(make_inputs().values())
+def test_opcheck_of_the_inner_operators(make_inputs, absent, dtype):
+    inputs = list(make_inputs(dtype=dtype).values())
     if absent:
         inputs[-2:] = [None, None]
     operators = torch.ops.crackssm
@@ -179,12 +180,32 @@ def test_exports_as_one_operator_without_states(make_inputs):
     )
 
 
+def test_backends_run_without_autocast(monkeypatch, make_inputs):
+    seen = []
+
+    def spy_on(function):
+        def spy(*args):
+            seen.append(torch.is_autocast_enabled('cpu'))
+            return function(*args)
+
+        return spy
+
+    for name in ('forward', 'backward'):
+        monkeypatch.setattr(chunked, name, spy_on(getattr(chunked, name)))
+    inputs = make_inputs(requires_grad=True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        selective_scan(**inputs, backend='torch').sum().backward()
+        assert torch.is_autocast_enabled('cpu')
+    assert seen == [False, False]
+
+
+@pytest.mark.parametrize('backend', ('auto', 'torch', 'reference'))
 @pytest.mark.parametrize('dtype', (torch.bfloat16, torch.float16))
-def test_autocast_leaves_the_scan_in_float32(make_inputs, dtype):
+def test_autocast_leaves_the_scan_in_float32(make_inputs, dtype, backend):
     inputs = make_inputs(length=400, requires_grad=True)
-    expected = selective_scan(**inputs, delta_softplus=True)
+    expected = selective_scan(**inputs, delta_softplus=True, backend=backend)
     with torch.autocast('cpu', dtype=dtype):
-        y = selective_scan(**inputs, delta_softplus=True)
+        y = selective_scan(**inputs, delta_softplus=True, backend=backend)
         y.sum().backward()
     assert y.dtype == torch.float32
     assert torch.equal(y, expected)
