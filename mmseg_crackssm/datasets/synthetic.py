@@ -63,12 +63,15 @@ def _background(
 
 
 def _strength(
-    rng: np.random.Generator, paths: list[CrackPath], size: tuple[int, int]
+    rng: np.random.Generator,
+    paths: list[CrackPath],
+    size: tuple[int, int],
+    clarity: float,
 ) -> np.ndarray:
     """Depth of the cracks (H, W) in 0..1 with ragged edges and fillings."""
     strength = draw_paths(paths, size)
     # Stones at the rim make the edge ragged: shift pixels by fine noise.
-    ragged = rng.uniform(0.3, 1.3)
+    ragged = rng.uniform(0.3, 1.3) * (1 - 0.7 * clarity)
     y, x = np.indices(size, dtype=np.float32)
     period = rng.uniform(2.0, 4.0)
     strength = cv2.remap(
@@ -86,7 +89,10 @@ def _strength(
 
 
 def _annotate(
-    rng: np.random.Generator, paths: list[CrackPath], size: tuple[int, int]
+    rng: np.random.Generator,
+    paths: list[CrackPath],
+    size: tuple[int, int],
+    clarity: float,
 ) -> np.ndarray:
     """The mask (H, W) of 0 and 1 as a person draws it.
 
@@ -94,7 +100,7 @@ def _annotate(
     wiggles, and straight on over short interruptions.
     """
     drawn = []
-    slack = rng.uniform(0.4, 1.1)
+    slack = 0.75 + (1 - clarity) * rng.uniform(-0.2, 0.2)
     for points, radius, depth in paths:
         n = len(points)
         smooth = min(5, n)
@@ -112,8 +118,8 @@ def _annotate(
             axis=1,
         )
         wobble = np.convolve(
-            rng.normal(0, 0.9, size=(n + 7)), np.ones(8) / 8, mode='valid'
-        )
+            rng.normal(0, 0.6, size=(n + 7)), np.ones(8) / 8, mode='valid'
+        ) * (1 - clarity)
         drawn.append(CrackPath(centre + wobble[:, None], radius, depth))
     canvas = draw_paths(drawn, size, widen=slack, use_depth=False)
     return (canvas > 127).astype(np.uint8)
@@ -140,7 +146,10 @@ def _camera(rng: np.random.Generator, img: np.ndarray) -> np.ndarray:
 
 
 def draw_crack(
-    index: int, seed: int = 0, size: int | tuple[int, int] = 256
+    index: int,
+    seed: int = 0,
+    size: int | tuple[int, int] = 256,
+    clarity: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one pavement image and its crack mask.
 
@@ -148,6 +157,9 @@ def draw_crack(
         index: Number of the sample, 0 or above.
         seed: Number of the series, 0 or above.
         size: Side, or height and width, in pixels; at least 32.
+        clarity: From 0, cracks as faint and labels as loose as in the
+            benchmarks, to 1, dark cracks and exact labels, which a short
+            training learns.
 
     Returns:
         The image (H, W, 3), uint8 BGR, and the mask (H, W), uint8 with 1 for
@@ -159,19 +171,23 @@ def draw_crack(
         raise ValueError(
             f'index and seed must be 0 or above, got {index} and {seed}'
         )
+    if not 0 <= clarity <= 1:
+        raise ValueError(f'clarity must be from 0 to 1, got {clarity}')
     rng = np.random.default_rng([seed, index, *size])
     grey, light, grain = _background(rng, size)
     mask = np.zeros(size, dtype=np.uint8)
     img = grey[..., None]
     if rng.random() >= CRACK_FREE:
         paths = random_cracks(rng, size)
-        strength = _strength(rng, paths, size)
-        mask = _annotate(rng, paths, size)
+        strength = _strength(rng, paths, size, clarity=clarity)
+        mask = _annotate(rng, paths, size, clarity=clarity)
         # Dark enough to be seen over the texture, wide cracks darker.
         radius = np.mean([path.radius.mean() for path in paths])
         share = rng.uniform(0.25, 0.6) + 0.1 * (radius - 1.0)
-        floor = 2.7 * grain / max(float(grey.mean()), 1.0)
-        share = float(np.clip(max(share, floor), 0.15, 0.85))
+        # A line thinner than a pixel loses contrast in the pixels it meets.
+        floor = (2.7 + 3.3 * clarity) * grain / max(float(grey.mean()), 1.0)
+        floor /= np.clip(radius, 0.5, 1.0)
+        share = float(np.clip(max(share, floor, 0.7 * clarity), 0.15, 0.9))
         if rng.random() < 0.2:  # spalled, paler rims
             rim = cv2.GaussianBlur(strength, (0, 0), rng.uniform(1.5, 3))
             img = img * (1 + rng.uniform(0.05, 0.25) * rim[..., None])
@@ -188,13 +204,15 @@ class SyntheticCrackDataset(BaseSegDataset):
     """An endless supply of drawn cracks; needs no files.
 
     Samples carry ``img_path`` ('synthetic/<seed>/<index>', a name and no
-    file), ``index``, ``seed`` and ``size``; ``LoadSyntheticCrack`` as first
-    transform draws them. Use another seed for validation than for training.
+    file), ``index``, ``seed``, ``size`` and ``clarity``;
+    ``LoadSyntheticCrack`` as first transform draws them. Use another seed for
+    validation than for training.
 
     Args:
         num_samples: Number of samples, i.e. indices 0..num_samples - 1.
         seed: Number of the series.
         size: Side, or height and width, in pixels.
+        clarity: See :func:`draw_crack`.
         **kwargs: ``pipeline`` and the like, passed to ``BaseSegDataset``.
     """
 
@@ -205,6 +223,7 @@ class SyntheticCrackDataset(BaseSegDataset):
         num_samples: int = 1000,
         seed: int = 0,
         size: int | tuple[int, int] = 256,
+        clarity: float = 0.0,
         **kwargs,
     ) -> None:
         if num_samples < 1:
@@ -214,6 +233,7 @@ class SyntheticCrackDataset(BaseSegDataset):
         self.num_samples = num_samples
         self.seed = seed
         self.size = _as_size(size)
+        self.clarity = clarity
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -224,6 +244,7 @@ class SyntheticCrackDataset(BaseSegDataset):
                 index=index,
                 seed=self.seed,
                 size=self.size,
+                clarity=self.clarity,
                 label_map=None,
                 reduce_zero_label=False,
                 seg_fields=[],

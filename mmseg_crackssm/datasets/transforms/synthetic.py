@@ -8,11 +8,11 @@ from ..synthetic import draw_crack
 
 @TRANSFORMS.register_module()
 class LoadSyntheticCrack(BaseTransform):
-    """Draw the sample that ``index``, ``seed`` and ``size`` stand for.
+    """Draw the sample that ``index``, ``seed``, ``size``, ``clarity`` mean.
 
     Takes the place of ``LoadImageFromFile`` and ``LoadCrackAnnotations``.
 
-    Required Keys: index, seed, size (height, width).
+    Required Keys: index, seed, size (height, width); clarity (0 if absent).
 
     Added Keys:
 
@@ -28,6 +28,7 @@ class LoadSyntheticCrack(BaseTransform):
             index=results['index'],
             seed=results['seed'],
             size=results['size'],
+            clarity=results.get('clarity', 0.0),
         )
         results['img'] = img
         results['img_shape'] = img.shape[:2]
