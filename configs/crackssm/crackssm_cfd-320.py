@@ -1,0 +1,15 @@
+_base_ = [
+    '../_base_/models/crackssm.py',
+    '../_base_/datasets/cfd_320x320.py',
+    '../_base_/default_runtime.py',
+    '../_base_/schedules/budget_15min.py',
+]
+model = dict(
+    decode_head=dict(
+        loss_decode=[
+            # Balances precision and recall at the threshold of 0.5.
+            dict(type='CrackBCELoss', pos_weight=1.3, loss_weight=3.0),
+            dict(type='CrackDiceLoss', loss_weight=1.0),
+        ]
+    )
+)

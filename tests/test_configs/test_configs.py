@@ -1,0 +1,120 @@
+"""Every shipped config is built; a few of them learn."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from mmseg_crackssm.analysis import measure_config
+
+from checks import label_samples
+
+CONFIG_ROOT = Path(__file__).resolve().parents[2] / 'configs'
+LEAVES = sorted(
+    path.relative_to(CONFIG_ROOT).as_posix()
+    for path in CONFIG_ROOT.rglob('*.py')
+    if '_base_' not in path.parts
+)
+EXPECTED = {
+    'crackssm/crackssm_tut-448.py',
+    'crackssm/crackssm_cfd-320.py',
+    'crackssm/crackssm_synthetic-256.py',
+    'crackssm/crackssm-baseline_tut-448.py',
+    'crackssm/crackssm-dpsm_tut-448.py',
+    'crackssm/crackssm-wgm_tut-448.py',
+    'crackssm/crackssm-gro_tut-448.py',
+    'crackssm/crackssm-dpsm-wgm_tut-448.py',
+    'crackssm/crackssm-no-ldir_tut-448.py',
+    'crackssm/crackssm-axial_tut-448.py',
+    'crackssm/crackssm-diagonal_tut-448.py',
+    'crackssm/crackssm-head_r18_tut-448.py',
+    'crackssm/crackssm-head_mit-b0_tut-448.py',
+    'crackssm/crackssm-head_swin-t_tut-448.py',
+    'baselines/fast-scnn_cfd-320.py',
+    'baselines/fcn-unet_s5-d16_cfd-320.py',
+    'baselines/segformer_mit-b0_cfd-320.py',
+}
+OTHER_BACKBONES = [leaf for leaf in LEAVES if 'crackssm-head_' in leaf]
+
+
+def load(leaf):
+    cfg = Config.fromfile(CONFIG_ROOT / leaf)
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+def test_the_list_of_configs_is_complete():
+    assert EXPECTED <= set(LEAVES)
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_config_builds(leaf):
+    cfg = load(leaf)
+    model = MODELS.build(cfg.model)
+    assert sum(p.numel() for p in model.parameters()) > 0
+    for key in ('train_dataloader', 'val_evaluator', 'optim_wrapper'):
+        assert cfg.get(key), f'{leaf} has no {key}'
+    assert len((CONFIG_ROOT / leaf).read_text().splitlines()) <= 25
+
+
+@pytest.mark.parametrize(
+    'leaf', [leaf for leaf in LEAVES if 'swin' not in leaf]
+)
+def test_config_gives_one_crack_logit_per_pixel(leaf):
+    model = revert_sync_batchnorm(MODELS.build(load(leaf).model)).eval()
+    with torch.no_grad():
+        (sample,) = model.predict(torch.randn(1, 3, 64, 96))
+    assert sample.seg_logits.data.shape == (1, 64, 96)
+
+
+@pytest.mark.parametrize('leaf', OTHER_BACKBONES)
+def test_head_learns_on_other_backbones(leaf):
+    """A few iterations on one batch lower the loss."""
+    model = revert_sync_batchnorm(MODELS.build(load(leaf).model))
+    model.init_weights()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    label = torch.zeros(2, 64, 64, dtype=torch.long)
+    label[:, 30:34] = 1
+    image = torch.randn(2, 3, 64, 64) - 3.0 * label[:, None]
+    history = []
+    for _ in range(10):
+        losses = model.loss(image, label_samples(label))
+        loss = sum(v for k, v in losses.items() if 'loss' in k)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert history[-1] < 0.9 * history[0]
+
+
+def test_size_is_the_published_one():
+    """2.95 M parameters and 4.69 GFLOPs at 448 x 448 (CrackSSM)."""
+    report = measure_config(
+        CONFIG_ROOT / 'crackssm/crackssm_tut-448.py', shape=(448, 448)
+    )
+    assert report['params'] == pytest.approx(2.95e6, rel=0.01)
+    assert report['macs'] == pytest.approx(4.69e9, rel=0.03)
+
+
+def test_ablation_rows_differ_from_the_full_model_as_they_say():
+    def count(leaf):
+        model = MODELS.build(load(f'crackssm/{leaf}_tut-448.py').model)
+        return sum(p.numel() for p in model.parameters())
+
+    rows = {
+        name: count(f'crackssm-{name}')
+        for name in ('baseline', 'dpsm', 'wgm', 'gro', 'dpsm-wgm')
+    }
+    full = count('crackssm')
+    dpsm, wgm, gro = (
+        rows[name] - rows['baseline'] for name in ('dpsm', 'wgm', 'gro')
+    )
+    assert min(dpsm, wgm, gro) > 0
+    assert rows['dpsm-wgm'] == rows['baseline'] + dpsm + wgm
+    assert full == rows['baseline'] + dpsm + wgm + gro
+    assert count('crackssm-no-ldir') == full
+    assert count('crackssm-axial') == count('crackssm-diagonal') < full
