@@ -1,0 +1,28 @@
+/* Everything that exists once per instruction set; see vector.h. */
+#include "vector.h"
+
+#include "rows.h"
+
+#include "forward.h"
+
+#include "backward.h"
+
+#undef real
+#undef lane_int
+#undef vec
+#undef ivec
+#undef unaligned_vec
+#undef LANE_PAIRS
+#undef LANE_HALVES
+#undef LANE_QUADS
+#undef LANE_EVERY_OTHER_QUAD
+#undef LANE_BLEND
+#undef LANE_SWAP
+#undef LANE_LIST
+#undef SHUFFLE
+#undef SUM_STAGE
+#undef GROUP
+#undef SEGMENT_VECTORS
+#undef LANES
+#undef LARGE_STATE_GROUP
+#undef NAME

@@ -1,0 +1,177 @@
+/* The selective scan for each instruction set, and the choice among them. */
+#include "scan.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "blocks.h"
+#include "parallel.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+
+#define LOG2_OF_E 1.44269504088896340736
+#define LN_OF_2 0.69314718055994530942
+
+/* `kernel.h` is compiled once per instruction set within one binary: plain C
+ * left to the compiler's own vectoriser is three to five times slower. */
+#define REAL_IS_DOUBLE 0
+
+#if defined(__x86_64__)
+
+#if defined(__clang__)
+#pragma clang attribute push(                                              \
+    __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), \
+    apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target( \
+    "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")
+#endif
+#define LANES 16
+#define LARGE_STATE_GROUP 1 /* 32 registers hold 8 states and their rates */
+#define NAME(x) x##_avx512
+#include "kernel.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define LANES 8
+#define LARGE_STATE_GROUP 0
+#define NAME(x) x##_avx2
+#include "kernel.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif /* __x86_64__ */
+
+#define LANES 4
+#define LARGE_STATE_GROUP 0
+#define NAME(x) x##_baseline
+#include "kernel.h"
+
+#undef REAL_IS_DOUBLE
+#define REAL_IS_DOUBLE 1
+#define LANES 4
+#define LARGE_STATE_GROUP 0
+#define NAME(x) x##_double
+#include "kernel.h"
+
+static int best_level(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl"))
+        return SCAN_AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return SCAN_AVX2;
+#endif
+    return SCAN_BASELINE;
+}
+
+static int current_level;
+
+__attribute__((constructor)) static void choose_level(void)
+{
+    current_level = best_level();
+}
+
+EXPORT int scan_interface_version(void) { return SCAN_INTERFACE_VERSION; }
+
+EXPORT int scan_call_size(void) { return (int)sizeof(scan_call); }
+
+/* The level in use. */
+EXPORT int scan_level(void) { return current_level; }
+
+/* Switches to another level that this processor has; -1: to its best one.
+ * Returns the level in use. Saved states are good for their own level only.
+ */
+EXPORT int scan_set_level(int level)
+{
+    int best = best_level();
+    if (level < 0)
+        current_level = best;
+    else if (level <= best)
+        current_level = level;
+    return current_level;
+}
+
+EXPORT int scan_has_threads(void) { return have_threads(); }
+
+EXPORT int scan_saved_every(void) { return SAVED_EVERY; }
+
+static int is_sound(const scan_call *call)
+{
+    return call->batch > 0 && call->dim > 0 && call->length > 0 &&
+           call->n_states > 0 && call->n_groups > 0 &&
+           call->dim % call->n_groups == 0 && call->n_threads > 0;
+}
+
+EXPORT int scan_forward(const scan_call *call)
+{
+    if (!is_sound(call))
+        return SCAN_BAD_CALL;
+    switch (current_level) {
+#if defined(__x86_64__)
+    case SCAN_AVX512:
+        return forward_avx512(call);
+    case SCAN_AVX2:
+        return forward_avx2(call);
+#endif
+    default:
+        return forward_baseline(call);
+    }
+}
+
+EXPORT int scan_backward(const scan_call *call)
+{
+    if (!is_sound(call))
+        return SCAN_BAD_CALL;
+    switch (current_level) {
+#if defined(__x86_64__)
+    case SCAN_AVX512:
+        return backward_avx512(call);
+    case SCAN_AVX2:
+        return backward_avx2(call);
+#endif
+    default:
+        return backward_baseline(call);
+    }
+}
+
+EXPORT int scan_forward_double(const scan_call *call)
+{
+    return is_sound(call) ? forward_double(call) : SCAN_BAD_CALL;
+}
+
+EXPORT int scan_backward_double(const scan_call *call)
+{
+    return is_sound(call) ? backward_double(call) : SCAN_BAD_CALL;
+}

@@ -1,0 +1,52 @@
+/* The calls between native.py and the C selective scan.
+ *
+ * One call runs the recurrence of Mamba's S6 (Gu & Dao, arXiv:2312.00752,
+ * section 3.2) over a whole batch:
+ *
+ *     dt = delta + delta_bias, through softplus if asked
+ *     h[t] = exp(dt[t] * A) * h[t-1] + dt[t] * u[t] * B[t]
+ *     y[t] = <C[t], h[t]> + D * u[t]
+ *
+ * u, delta, dy are (batch, dim, length); A (dim, n_states); B, C
+ * (batch, n_groups, n_states, length), channel d reading group
+ * d / (dim / n_groups); D and delta_bias (dim).
+ */
+#ifndef MMSEG_CRACKSSM_SCAN_H
+#define MMSEG_CRACKSSM_SCAN_H
+
+#include <stdint.h>
+
+/* Raise it whenever scan_call or the meaning of a field changes: native.py
+ * refuses a library left over from an older build. */
+#define SCAN_INTERFACE_VERSION 1
+
+enum { SCAN_OK = 0, SCAN_NO_MEMORY = 1, SCAN_BAD_CALL = 2 };
+
+/* Instruction sets, in rising order; the numbers are known to native.py. */
+enum { SCAN_BASELINE = 0, SCAN_AVX2 = 1, SCAN_AVX512 = 2 };
+
+/* Only pointers and 64-bit integers, so that Python packs it in one go.
+ * Strides count elements; along time the stride is always 1. All outputs
+ * are contiguous. Fields of the other direction are ignored. */
+typedef struct {
+    const void *u, *delta, *A, *B, *C;
+    const void *D, *delta_bias;         /* NULL where absent */
+    void *states;                       /* saved states; NULL: not saved */
+    void *y;                            /* forward: (batch, dim, length) */
+    const void *dy;                     /* backward from here on */
+    void *du, *ddelta;                  /* (batch, dim, length) */
+    void *dA;                           /* (batch, dim, n_states) */
+    void *dB, *dC;                      /* (batch, groups, states, length) */
+    void *dD, *ddelta_bias;             /* (batch, dim); NULL: not wanted */
+    int64_t u_batch, u_row;
+    int64_t delta_batch, delta_row;
+    int64_t A_row;
+    int64_t B_batch, B_group, B_state;
+    int64_t C_batch, C_group, C_state;
+    int64_t dy_batch, dy_row;
+    int64_t batch, dim, length, n_states, n_groups;
+    int64_t use_softplus;
+    int64_t n_threads;
+} scan_call;
+
+#endif

@@ -1,0 +1,311 @@
+/* Vectors of LANES numbers: arithmetic, exp2, softplus, transposes, sums.
+ *
+ * A template: scan.c includes it once per instruction set, having defined
+ *   LANES          numbers per vector
+ *   REAL_IS_DOUBLE 0: float, 1: double
+ *   NAME(x)        a name of its own for everything defined here
+ * Only vector extensions common to GCC and clang are used, plus intrinsics
+ * where an instruction does what C cannot say. */
+
+#if REAL_IS_DOUBLE
+typedef double NAME(real);
+typedef int64_t NAME(lane_int);
+#else
+typedef float NAME(real);
+typedef int32_t NAME(lane_int);
+#endif
+#define real NAME(real)
+#define lane_int NAME(lane_int)
+
+typedef real NAME(vec) __attribute__((vector_size(LANES * sizeof(real))));
+typedef lane_int NAME(ivec)
+    __attribute__((vector_size(LANES * sizeof(real))));
+/* The same numbers at any address. */
+typedef real NAME(unaligned_vec)
+    __attribute__((vector_size(LANES * sizeof(real)),
+                   aligned(sizeof(real)), may_alias));
+#define vec NAME(vec)
+#define ivec NAME(ivec)
+#define unaligned_vec NAME(unaligned_vec)
+
+INLINE vec NAME(broadcast)(real x) { return x - (vec){0}; }
+
+INLINE vec NAME(load)(const real *from)
+{
+    return (vec) * (const unaligned_vec *)from;
+}
+
+INLINE void NAME(store)(real *to, vec x)
+{
+    *(unaligned_vec *)to = (unaligned_vec)x;
+}
+
+/* Lanes of `yes` where the mask's lane is -1, of `no` where it is 0. */
+INLINE vec NAME(select)(ivec mask, vec yes, vec no)
+{
+    return (vec)(((ivec)yes & mask) | ((ivec)no & ~mask));
+}
+
+/* The first `count` numbers, zeros behind them. */
+INLINE vec NAME(load_part)(const real *from, int64_t count)
+{
+    vec x = {0};
+    if (count == LANES)
+        return NAME(load)(from);
+    memcpy(&x, from, (size_t)count * sizeof(real));
+    return x;
+}
+
+INLINE void NAME(store_part)(real *to, vec x, int64_t count)
+{
+    if (count == LANES)
+        NAME(store)(to, x);
+    else
+        memcpy(to, &x, (size_t)count * sizeof(real));
+}
+
+/* ---- exp2 and softplus ------------------------------------------------ */
+
+/* 2**x: exactly 1 at 0, otherwise within 1.5 units in the last
+ * place. Exact
+ * at 0 because a decay that is off by one unit compounds over thousands of
+ * steps. Underflows to 0, overflows to inf, keeps NaN. */
+#if REAL_IS_DOUBLE
+
+INLINE vec NAME(exp2)(vec x)
+{
+    for (int i = 0; i < LANES; i++)
+        x[i] = exp2(x[i]);
+    return x;
+}
+
+#else
+
+#if LANES == 16
+
+/* x is split into sixteenths and a rest: 2**(j / 16) from a table that is
+ * one register, and a short polynomial for the rest. */
+INLINE vec NAME(exp2)(vec x)
+{
+    const vec table = {1.0f,        1.04427378f, 1.09050773f, 1.13878863f,
+                       1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
+                       1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f,
+                       1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+    /* x minus x rounded to 4 binary places; 0 for +-inf */
+    vec rest = (vec)_mm512_reduce_ps((__m512)x, 4 << 4);
+    vec sixteenths = x - rest;
+    /* At this magnitude a unit in the last place is 1/16: the low bits hold
+     * j, and the table look-up reads no others. */
+    vec index = sixteenths + NAME(broadcast)(786432.0f);
+    vec power = (vec)_mm512_permutexvar_ps((__m512i)index, (__m512)table);
+    vec p = NAME(broadcast)(0.05550410866f);
+    p = p * rest + NAME(broadcast)(0.24022650696f);
+    p = p * rest + NAME(broadcast)(0.69314718056f);
+    p = p * rest;
+    /* scalef rounds its exponent down to an integer: j is left out. */
+    return (vec)_mm512_scalef_ps((__m512)(power * p + power),
+                                 (__m512)sixteenths);
+}
+
+#else
+
+INLINE vec NAME(exp2)(vec x)
+{
+    const vec lowest = NAME(broadcast)(-127.0f);
+    const vec highest = NAME(broadcast)(128.0f);
+    /* max and min return their second operand if one is NaN: NaN stays. */
+#if LANES == 8
+    x = (vec)_mm256_max_ps((__m256)lowest, (__m256)x);
+    x = (vec)_mm256_min_ps((__m256)highest, (__m256)x);
+#elif defined(__SSE2__)
+    x = (vec)_mm_max_ps((__m128)lowest, (__m128)x);
+    x = (vec)_mm_min_ps((__m128)highest, (__m128)x);
+#else
+    x = NAME(select)(x < lowest, lowest, x);
+    x = NAME(select)(x > highest, highest, x);
+#endif
+    /* At this magnitude a unit in the last place is 1: the sum is rounded to
+     * an integer, and its low bits hold that integer plus the bias 127. */
+    const vec rounder = NAME(broadcast)(12582912.0f + 127.0f);
+    vec rounded = x + rounder;
+    vec f = x - (rounded - rounder);
+    /* 2**f for |f| <= 1/2: minimax in the relative error with p(0) = 1 */
+    vec p = NAME(broadcast)(1.3264727139647712e-3f);
+    p = p * f + NAME(broadcast)(9.671512639960878e-3f);
+    p = p * f + NAME(broadcast)(5.550733743471537e-2f);
+    p = p * f + NAME(broadcast)(2.4022242085376658e-1f);
+    p = p * f + NAME(broadcast)(6.93146977598991e-1f);
+    p = p * f + NAME(broadcast)(1.0f);
+    return p * (vec)((ivec)rounded << 23);
+}
+
+#endif
+#endif
+
+/* 1 / x within a unit in the last place, for normal x of usual size. */
+INLINE vec NAME(reciprocal)(vec x)
+{
+#if LANES == 16
+    /* A division takes as long as ten of these: 14 bits, then one step of
+     * Newton's method. */
+    vec guess = (vec)_mm512_rcp14_ps((__m512)x);
+    return guess * (NAME(broadcast)(2) - x * guess);
+#else
+    return NAME(broadcast)(1) / x;
+#endif
+}
+
+/* log(1 + e) for e in [0, 1]. */
+INLINE vec NAME(log1p_fraction)(vec e)
+{
+#if REAL_IS_DOUBLE
+    for (int i = 0; i < LANES; i++)
+        e[i] = log1p(e[i]);
+    return e;
+#else
+    /* = 2 artanh(s) with s = e / (2 + e) in [0, 1/3] */
+    vec s = e * NAME(reciprocal)(NAME(broadcast)(2) + e);
+    vec square = s * s;
+    vec p = NAME(broadcast)(0.1408916754f);
+    p = p * square + NAME(broadcast)(0.1398030137f);
+    p = p * square + NAME(broadcast)(0.2001245514f);
+    p = p * square + NAME(broadcast)(0.3333315734f);
+    p = p * square + NAME(broadcast)(1.0f);
+    return (s + s) * p;
+#endif
+}
+
+/* exp(-|x|), without a branch or overflow. */
+INLINE vec NAME(exp_minus_abs)(vec x)
+{
+    const ivec sign = (ivec)NAME(broadcast)((real)-0.0);
+    vec minus_abs = (vec)((ivec)x | sign);
+    return NAME(exp2)(minus_abs * NAME(broadcast)((real)LOG2_OF_E));
+}
+
+/* log(1 + exp(x)) for every x; torch's switch to x itself above 20 lies
+ * below the rounding error. */
+INLINE vec NAME(softplus)(vec x)
+{
+    const vec zero = NAME(broadcast)(0);
+    vec log_part = NAME(log1p_fraction)(NAME(exp_minus_abs)(x));
+    return NAME(select)(x > zero, x, zero) + log_part;
+}
+
+/* The derivative of softplus. */
+INLINE vec NAME(sigmoid)(vec x)
+{
+    const vec one = NAME(broadcast)(1);
+    vec e = NAME(exp_minus_abs)(x);
+    return NAME(select)(x < NAME(broadcast)(0), e, one) *
+           NAME(reciprocal)(one + e);
+}
+
+/* ---- moving numbers between lanes -------------------------------------- */
+
+/* Lane lists for SHUFFLE: entry j of the result, with a parameter s. A number
+ * below LANES names a lane of the first vector, above it of the second. The
+ * patterns are those that x86 has as instructions without an index register.
+ * A quad is four neighbouring lanes, 128 bits of float. */
+
+/* Pairs (a, b) of the quads' lower (s = 0) or upper (s = 2) halves. */
+#define LANE_PAIRS(j, s) (((j) & ~3) + (s) + ((j) & 3) / 2 + ((j) & 1) * LANES)
+/* The quads' lower (s = 0) or upper (s = 2) halves of a, then b. */
+#define LANE_HALVES(j, s) (((j) & ~3) + (s) + ((j) & 1) + ((j) & 2) / 2 * LANES)
+/* Quads s and s + 1 of a, then of b. */
+#define LANE_QUADS(j, s) \
+    ((j) % (LANES / 2) % 8 + 4 * (s) + (j) / (LANES / 2) * LANES)
+/* Every other quad from quad s on, of a, then of b. */
+#define LANE_EVERY_OTHER_QUAD(j, s)                    \
+    (((j) % (LANES / 2)) / 4 * 8 + (j) % 4 + 4 * (s) + \
+     (j) / (LANES / 2) * LANES)
+/* b where bit s of the lane's index is set. */
+#define LANE_BLEND(j, s) (((j) & (s)) ? LANES + (j) : (j))
+/* Lanes s apart change places. */
+#define LANE_SWAP(j, s) ((j) ^ (s))
+#if LANES == 16
+#define LANE_LIST(f, s)                                                     \
+    f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s), \
+        f(8, s), f(9, s), f(10, s), f(11, s), f(12, s), f(13, s), f(14, s), \
+        f(15, s)
+#elif LANES == 8
+#define LANE_LIST(f, s) \
+    f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s)
+#else
+#define LANE_LIST(f, s) f(0, s), f(1, s), f(2, s), f(3, s)
+#endif
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, f, s) __builtin_shufflevector(a, b, LANE_LIST(f, s))
+#else
+#define SHUFFLE(a, b, f, s) __builtin_shuffle(a, b, (ivec){LANE_LIST(f, s)})
+#endif
+
+/* Transposes the 4 x 4 numbers in each quad of four vectors, in place. */
+INLINE void NAME(transpose_in_quads)(vec *x)
+{
+    vec a = SHUFFLE(x[0], x[1], LANE_PAIRS, 0);
+    vec b = SHUFFLE(x[2], x[3], LANE_PAIRS, 0);
+    vec c = SHUFFLE(x[0], x[1], LANE_PAIRS, 2);
+    vec d = SHUFFLE(x[2], x[3], LANE_PAIRS, 2);
+    x[0] = SHUFFLE(a, b, LANE_HALVES, 0);
+    x[1] = SHUFFLE(a, b, LANE_HALVES, 2);
+    x[2] = SHUFFLE(c, d, LANE_HALVES, 0);
+    x[3] = SHUFFLE(c, d, LANE_HALVES, 2);
+}
+
+/* Transposes LANES rows of LANES numbers, in place. */
+INLINE void NAME(transpose)(vec *rows)
+{
+    for (int i = 0; i < LANES; i += 4)
+        NAME(transpose_in_quads)(rows + i);
+#if LANES > 4
+    /* Now quad q of rows[4 i + c] holds column 4 q + c of the rows 4 i ..
+     * 4 i + 3: whole quads remain to be moved. */
+    for (int c = 0; c < 4; c++) {
+#if LANES == 16
+        vec a = SHUFFLE(rows[c], rows[c + 4], LANE_QUADS, 0);
+        vec b = SHUFFLE(rows[c + 8], rows[c + 12], LANE_QUADS, 0);
+        vec d = SHUFFLE(rows[c], rows[c + 4], LANE_QUADS, 2);
+        vec e = SHUFFLE(rows[c + 8], rows[c + 12], LANE_QUADS, 2);
+        rows[c] = SHUFFLE(a, b, LANE_EVERY_OTHER_QUAD, 0);
+        rows[c + 4] = SHUFFLE(a, b, LANE_EVERY_OTHER_QUAD, 1);
+        rows[c + 8] = SHUFFLE(d, e, LANE_EVERY_OTHER_QUAD, 0);
+        rows[c + 12] = SHUFFLE(d, e, LANE_EVERY_OTHER_QUAD, 1);
+#else
+        vec a = rows[c], b = rows[c + 4];
+        rows[c] = SHUFFLE(a, b, LANE_EVERY_OTHER_QUAD, 0);
+        rows[c + 4] = SHUFFLE(a, b, LANE_EVERY_OTHER_QUAD, 1);
+#endif
+    }
+#endif
+}
+
+/* One stage of a sum over lanes: lanes whose index has bit s hold sums of b,
+ * the others sums of a, over the two lanes that differ in that bit. Blends
+ * are cheaper than two-vector shuffles: one shuffle per stage. */
+#define SUM_STAGE(a, b, s)              \
+    (SHUFFLE(a, b, LANE_BLEND, s) +     \
+     SHUFFLE(SHUFFLE(b, a, LANE_BLEND, s), a, LANE_SWAP, s))
+
+/* Lane i of the result: sum over lanes j = i mod 4 of x[i mod 4]. */
+INLINE vec NAME(sum_into_quads)(vec x0, vec x1, vec x2, vec x3)
+{
+    vec first = SUM_STAGE(x0, x1, 1), second = SUM_STAGE(x2, x3, 1);
+    return SUM_STAGE(first, second, 2);
+}
+
+/* From results of sum_into_quads, LANES / 4 of them at x[0], x[stride], ...:
+ * their finished sums, one to a quad. */
+INLINE vec NAME(sum_quads)(const vec *x, int stride)
+{
+#if LANES == 16
+    vec first = SUM_STAGE(x[0], x[stride], 4);
+    vec second = SUM_STAGE(x[2 * stride], x[3 * stride], 4);
+    return SUM_STAGE(first, second, 8);
+#elif LANES == 8
+    return SUM_STAGE(x[0], x[stride], 4);
+#else
+    (void)stride;
+    return x[0];
+#endif
+}
