@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from mmseg.apis import inference_model
 from tiny_run import tiny_config, tiny_model
 
 from mmseg_crackssm.apis import init_model, predict_image, predict_images
@@ -29,10 +30,10 @@ def image() -> np.ndarray:
     return rng.integers(0, 256, (37, 29, 3), dtype=np.uint8)
 
 
-def test_prediction_equals_mmsegs_own(model, image, tmp_path):
+@pytest.mark.parametrize('padding', [None, dict(size_divisor=32)])
+def test_prediction_equals_mmsegs_own(model, image, padding, monkeypatch):
     """Same figures as the path that testing takes."""
-    from mmseg.apis import inference_model
-
+    monkeypatch.setattr(model.data_preprocessor, 'test_cfg', padding)
     model.cfg.test_pipeline = [
         dict(type='LoadImageFromFile'),
         dict(type='PackSegInputs'),

@@ -76,13 +76,16 @@ def test_files_keep_names_and_folders(tmp_path, scores):
 
 def test_two_channels_give_the_softmax(tmp_path):
     scores = torch.zeros(2, 4, 4)
+    scores[0] = -1.0
     scores[1, 1] = 2.0
     hook = CrackVisualizationHook(out_dir=tmp_path)
     hook.after_test_iter(_runner(None), 0, {}, [_sample(None, scores)])
     probability = cv2.imread(str(tmp_path / 'probability/000000.png'), -1)
-    expected = torch.tensor(2.0).sigmoid().item() * 65535
+    expected = torch.tensor(3.0).sigmoid().item() * 65535
     assert probability[1, 0] == pytest.approx(expected, abs=0.51)
-    assert probability[0, 0] == pytest.approx(65535 / 2, abs=0.51)
+    assert probability[0, 0] == pytest.approx(
+        torch.tensor(1.0).sigmoid().item() * 65535, abs=0.51
+    )
 
 
 def test_image_without_file_goes_to_the_visualizer(scores):
