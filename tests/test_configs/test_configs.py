@@ -9,9 +9,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from mmseg_crackssm.analysis import measure_config
-
 from checks import label_samples
+from mmseg_crackssm.analysis import measure_config
 
 CONFIG_ROOT = Path(__file__).resolve().parents[2] / 'configs'
 LEAVES = sorted(
