@@ -34,7 +34,7 @@ EXPECTED = {
     'crackssm/crackssm-head_mit-b0_tut-448.py',
     'crackssm/crackssm-head_swin-t_tut-448.py',
     'baselines/fast-scnn_cfd-320.py',
-    'baselines/fcn-unet_s5-d16_cfd-320.py',
+    'baselines/fcn-unet_s5-d16_cfd-128.py',
     'baselines/segformer_mit-b0_cfd-320.py',
 }
 OTHER_BACKBONES = [leaf for leaf in LEAVES if 'crackssm-head_' in leaf]
