@@ -1,6 +1,7 @@
 """What a run needs before mmengine's Runner is built."""
 
 import argparse
+import gc
 import os
 from collections.abc import Iterable
 
@@ -98,9 +99,16 @@ def prepare_launch(cfg: Config, launcher: str, local_rank: int = 0) -> None:
 
 
 def end_launch() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the process group, if there is one.
+
+    The group's threads end with its last reference, and a runner, which has
+    reference cycles, holds one through its model wrapper. Threads that
+    outlive the interpreter abort the process (``terminate called without an
+    active exception``), so the cycles are collected here.
+    """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
 
 
 def _replace_sync_bn(node: object) -> None:

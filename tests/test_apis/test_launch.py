@@ -1,4 +1,6 @@
+import gc
 import os
+import weakref
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from mmseg_crackssm.apis.errors import UsageError, run_cli
 from mmseg_crackssm.apis.launch import (
     check_data,
     enable_amp,
+    end_launch,
     prepare_launch,
     set_seed,
 )
@@ -49,6 +52,27 @@ def test_launchers_that_cannot_work_are_refused(on_cpu, monkeypatch):
         prepare_launch(cfg, 'pytorch')
     with pytest.raises(UsageError, match='needs a GPU'):
         prepare_launch(cfg, 'slurm')
+
+
+def test_end_leaves_nothing_that_holds_the_group(tmp_path):
+    # As a runner does: a cycle, and in it a reference to the group.
+    class Holder:
+        pass
+
+    store = dist.FileStore(str(tmp_path / 'store'), 1)
+    dist.init_process_group('gloo', store=store, rank=0, world_size=1)
+    holder = Holder()
+    holder.itself, holder.group = holder, dist.group.WORLD
+    alive = weakref.ref(holder)
+    gc.disable()
+    try:
+        del holder
+        end_launch()
+        assert alive() is None
+    finally:
+        gc.enable()
+    assert not dist.is_initialized()
+    end_launch()  # Nothing to leave: no error.
 
 
 def test_local_rank_of_the_environment_wins(on_cpu, monkeypatch):
