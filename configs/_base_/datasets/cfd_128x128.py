@@ -6,7 +6,6 @@ train_pipeline = [
     dict(type='LoadCrackAnnotations'),
     dict(type='RandomCrackCrop', crop_size=crop_size, prob=0.75),
     dict(type='RandomDihedral'),
-    dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
