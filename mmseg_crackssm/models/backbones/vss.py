@@ -243,13 +243,25 @@ class VSSBackbone(BaseModule):
             module.eval()
             module.requires_grad_(False)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        # mmengine loads with strict=False: an unconverted file would match
-        # no key, and training would silently start from random weights.
-        if any(key.startswith(f'{prefix}layers.') for key in state_dict):
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any
+    ) -> None:
+        # mmengine loads with strict=False: a file of other keys would match
+        # nothing, and training would silently start from random weights.
+        original = any(
+            key.startswith(f'{prefix}layers.') for key in state_dict
+        )
+        # Inside a larger model, a file may well hold other parts alone.
+        foreign = not prefix and not any(
+            key.startswith('stages.') for key in state_dict
+        )
+        if original or foreign:
             raise ValueError(
                 "VSSBackbone: expected keys like 'stages.0.0.norm.weight', "
-                'got those of an original VMamba checkpoint. Convert it '
-                'first: python tools/model_converters/vmamba.py SRC DST'
+                f'got {list(state_dict)[:3]}. Convert a published VMamba '
+                'checkpoint first: python tools/model_converters/vmamba.py '
+                "SRC DST. From another model's checkpoint take this encoder "
+                'by its prefix, as in init_cfg=dict(type='
+                "'Pretrained', checkpoint=PATH, prefix='backbone.encoder.')"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS
+from torch import nn
 
 from checks import untrained_parameters
 from mmseg_crackssm.models.backbones.vss import (
@@ -289,15 +291,61 @@ def test_pretrained_checkpoint(tmp_path, golden, converter):
     assert torch.equal(model.norm3.weight, torch.ones_like(model.norm3.weight))
 
 
-def test_unconverted_checkpoint_is_refused(tmp_path, golden):
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda weights: weights,
+        lambda weights: dict(state_dict=weights),
+        # As the releases of VMamba are.
+        lambda weights: dict(model=weights, epoch=1),
+        lambda weights: {f'backbone.{k}': v for k, v in weights.items()},
+        lambda weights: {},
+    ],
+    ids=['bare', 'state_dict', 'model', 'segmentor', 'empty'],
+)
+def test_unconverted_checkpoint_is_refused(tmp_path, wrap):
+    weights = {
+        'patch_embed.0.weight': torch.zeros(1),
+        'layers.0.blocks.0.op.Ds': torch.zeros(1),
+    }
     path = tmp_path / 'raw.pth'
-    torch.save(golden['state_dict'], path)
+    torch.save(wrap(weights), path)
     model = VSSBackbone(
-        arch=golden_arch(golden['kwargs']),
+        arch=TINY,
+        out_indices=(0, 1, 2),
         init_cfg=dict(type='Pretrained', checkpoint=str(path)),
     )
     with pytest.raises(ValueError, match='tools/model_converters/vmamba.py'):
         model.init_weights()
+
+
+def segmentor_like() -> nn.Module:
+    """A model around the encoder, which is not the encoder's whole."""
+    model = nn.Module()
+    model.backbone = nn.Module()
+    model.backbone.encoder = VSSBackbone(arch=TINY, out_indices=(0, 1, 2))
+    model.head = nn.Linear(2, 2)
+    return model
+
+
+def test_weights_of_a_whole_model(tmp_path):
+    path = tmp_path / 'whole.pth'
+    whole = segmentor_like()
+    torch.save(dict(state_dict=whole.state_dict()), path)
+    load_checkpoint(segmentor_like(), str(path), strict=True)
+    # Other parts alone leave the encoder as it is.
+    head = {k: v for k, v in whole.state_dict().items() if 'head' in k}
+    segmentor_like().load_state_dict(head, strict=False)
+
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    encoder = dict(type='VSSBackbone', arch=TINY, out_indices=(0, 1, 2))
+    with pytest.raises(ValueError, match="prefix='backbone.encoder.'"):
+        MODELS.build(dict(encoder, init_cfg=init_cfg)).init_weights()
+    init_cfg['prefix'] = 'backbone.encoder.'
+    model = MODELS.build(dict(encoder, init_cfg=init_cfg))
+    model.init_weights()
+    for name, value in whole.backbone.encoder.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize(
