@@ -18,6 +18,9 @@ INSTALL_FILES := setup.cfg setup.py pyproject.toml \
 checksum = $(shell { $(PYTHON) -VV 2>&1; cat $(1); } | cksum | cut -d' ' -f1)
 ENV_STAMP := .env-$(call checksum,$(ENV_FILES))
 SET_UP_STAMP := .set-up-$(call checksum,$(ENV_FILES) $(INSTALL_FILES))
+# Where a compilation fails, the installation goes on without the kernel: an
+# older one must not be tested in its place.
+KERNEL := mmseg_crackssm/ops/selective_scan/_native_scan.so
 
 .PHONY: help venv demo test test-openmmlab lint format build clean
 
@@ -48,6 +51,7 @@ $(VENV)/$(ENV_STAMP):
 	@touch $@
 
 $(VENV)/$(SET_UP_STAMP): | $(VENV)/$(ENV_STAMP)
+	@rm -f $(KERNEL)
 	$(VENV)/bin/python -m pip install -q -c $(PINS) -e '.[onedl,dev]'
 	@rm -f $(VENV)/.set-up-* && touch $@
 
@@ -63,6 +67,7 @@ $(OPENMMLAB_VENV)/$(ENV_STAMP):
 	@touch $@
 
 $(OPENMMLAB_VENV)/$(SET_UP_STAMP): | $(OPENMMLAB_VENV)/$(ENV_STAMP)
+	@rm -f $(KERNEL)
 	$(OPENMMLAB_VENV)/bin/python -m pip install -q -c $(OPENMMLAB_PINS) \
 	  -e '.[openmmlab,dev]'
 	@rm -f $(OPENMMLAB_VENV)/.set-up-* && touch $@
@@ -92,6 +97,6 @@ build: $(VENV)/$(SET_UP_STAMP)
 	$(VENV)/bin/python -m build --no-isolation
 
 clean:
-	rm -rf $(VENV) $(OPENMMLAB_VENV) build dist *.egg-info
+	rm -rf $(VENV) $(OPENMMLAB_VENV) build dist *.egg-info $(KERNEL)
 	rm -rf .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -276,3 +276,15 @@ def test_make_refuses_an_old_python(repo_root, tmp_path):
     assert result.returncode != 0
     assert 'is not Python 3.10 or newer (found: Python 3.9.1)' in result.stderr
     assert not (tmp_path / 'venv').exists()
+
+
+@pytest.mark.skipif(shutil.which('make') is None, reason='needs make')
+def test_make_clean_leaves_no_compiled_kernel(repo_root, tmp_path):
+    shutil.copy(repo_root / 'Makefile', tmp_path)
+    kernel = tmp_path / 'mmseg_crackssm/ops/selective_scan/_native_scan.so'
+    kernel.parent.mkdir(parents=True)
+    kernel.touch()
+    subprocess.run(
+        ['make', 'clean'], cwd=tmp_path, capture_output=True, check=True
+    )
+    assert not kernel.exists()

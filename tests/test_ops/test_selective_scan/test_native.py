@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from functools import cache
 from pathlib import Path
 
@@ -142,6 +143,15 @@ SHAPES = [
     for length in (1, 7, 64, 1000)
     for d_state in (1, 4, 17)
 ]
+
+
+def test_kernel_is_there_where_it_can_be_compiled():
+    # The installation goes on without it: the tests must not.
+    words = os.environ.get('CC') or sysconfig.get_config_var('CC') or ''
+    compiler = words.split()[0] if words else 'cc'
+    if shutil.which(compiler) is None:
+        pytest.skip(f'no C compiler: no {compiler}')
+    assert REASON is None, REASON
 
 
 @needs_kernel
