@@ -116,6 +116,14 @@ def test_target_is_a_distribution_on_cracks_alone():
     torch.testing.assert_close(total, crack.float())
 
 
+def test_target_stays_exact_under_autocast():
+    crack = torch.zeros(1, 9, 9)
+    crack[0, 4, 2:7] = 1
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        target = direction_target(crack)
+    torch.testing.assert_close(target, direction_target(crack))
+
+
 def test_direction_loss_by_hand():
     # A lone pixel's response to each kernel is its centre weight, 0: the
     # target is uniform and the loss the mean negative log-probability.

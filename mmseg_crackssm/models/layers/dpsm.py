@@ -130,7 +130,7 @@ class AdaptiveTokenReordering(nn.Module):
         # One sequence (B, 1, C, L), read in K orders.
         tokens = self.norm(x).flatten(2).unsqueeze(1)
         tokens = gather_tokens(tokens, order)
-        tokens = scatter_tokens(self.s6(tokens), order)
+        tokens = scatter_tokens(self.s6(tokens).to(x.dtype), order)
         fused = self.fuse(tokens.flatten(1, 2).unflatten(-1, x.shape[-2:]))
         return x + self.se(fused)
 

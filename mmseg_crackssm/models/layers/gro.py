@@ -48,4 +48,7 @@ class GlobalReoptimization(nn.Module):
             structure, size=x.shape[-2:], mode='bilinear', align_corners=False
         )
         latent = self.project_feature(x) * self.project_structure(structure)
-        return x.lerp(self.project_edges(structure), self.similarity(latent))
+        edges = self.project_edges(structure)
+        # Not lerp: it refuses operands of two types, and under autocast x
+        # is float32 behind some normalisations.
+        return x + self.similarity(latent) * (edges - x)

@@ -9,6 +9,9 @@ from torch import Tensor
 class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation over the channels of an NCHW map.
 
+    Runs in the precision of its weights: float32 under autocast, as on CUDA
+    (autocast on the CPU would keep bfloat16).
+
     Args:
         channels: Channels C.
         eps: Added to the variance.
@@ -19,7 +22,8 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W) at each pixel."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = x.permute(0, 2, 3, 1).to(self.weight.dtype)
+        return super().forward(x).permute(0, 3, 1, 2)
 
 
 class Linear2d(nn.Linear):

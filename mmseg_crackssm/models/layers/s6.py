@@ -22,12 +22,13 @@ class S6(nn.Module):
 
     The projections follow autocast; the recurrence never runs below
     ``scan_dtype``, because exp(Δ A) and the long accumulation lose the
-    signal, or become NaN, in half precision.
+    signal, or become NaN, in half precision. Nor does its result, whose
+    range half precision may not hold: what follows decides when to round.
 
-    Weight decay has no meaning for ``A_log`` and ``D`` (both carry the
-    ``_no_weight_decay`` mark of Mamba). mmengine does not read the mark; a
-    config says it with ``optim_wrapper=dict(paramwise_cfg=dict(custom_keys={
-    'A_log': dict(decay_mult=0.), 's6.D': dict(decay_mult=0.)}))``.
+    Weight decay has no meaning for ``A_log``, ``D`` and ``dt_proj_bias``: a
+    config says so with ``optim_wrapper=dict(
+    constructor='NoDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(no_decay=('A_log', 'D', 'dt_proj_bias')))``.
 
     Args:
         d_inner: Channels d of one sequence.
@@ -94,8 +95,6 @@ class S6(nn.Module):
         self.dt_proj_bias = nn.Parameter(torch.empty(n_groups, d_inner))
         self.A_log = nn.Parameter(torch.empty(n_groups * d_inner, d_state))
         self.D = nn.Parameter(torch.empty(n_groups * d_inner))
-        self.A_log._no_weight_decay = True
-        self.D._no_weight_decay = True
         self.reset_parameters(dt_min=dt_min, dt_max=dt_max, dt_floor=dt_floor)
 
     @torch.no_grad()
@@ -137,7 +136,7 @@ class S6(nn.Module):
             xs: Tokens (B, K, d, L).
 
         Returns:
-            (B, K, d, L), in the dtype of ``xs``.
+            (B, K, d, L), in the dtype of ``xs`` but at least float32.
 
         Raises:
             ValueError: If K or d differ from the layer's.
@@ -165,7 +164,8 @@ class S6(nn.Module):
             delta_softplus=True,
             backend=self.backend,
         )
-        return ys.unflatten(1, (self.n_groups, self.d_inner)).to(xs.dtype)
+        ys = ys.to(torch.promote_types(xs.dtype, torch.float32))
+        return ys.unflatten(1, (self.n_groups, self.d_inner))
 
     def extra_repr(self) -> str:
         """The sizes and the backend, for ``print(module)``."""

@@ -45,8 +45,10 @@ def direction_target(
     ).unsqueeze(1)
     # Replicated borders: a crack cut by the image's edge has no end there.
     padded = F.pad(crack, (1, 1, 1, 1), mode='replicate')
-    response = F.conv2d(padded, kernels).abs()
-    return response.softmax(dim=1) * crack
+    # In half precision the shares would not sum to 1.
+    with torch.autocast(crack.device.type, enabled=False):
+        response = F.conv2d(padded, kernels).abs()
+        return response.softmax(dim=1) * crack
 
 
 def direction_loss(direction_map: Tensor, target: Tensor) -> Tensor:

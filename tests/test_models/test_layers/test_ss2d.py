@@ -71,3 +71,15 @@ def test_shape_and_gradients(gate):
 def test_rank_comes_from_the_outer_channels():
     assert SS2D(40, expand=2.0).s6.dt_rank == 3
     assert SS2D(40, expand=2.0, dt_rank=5).s6.dt_rank == 5
+
+
+def test_result_of_the_scan_may_exceed_half_precision():
+    """Under autocast the merge and the norm come before the rounding."""
+    ss2d = SS2D(4, d_state=2)
+    ss2d.s6.D.data.fill_(1e6)
+    x = torch.randn(1, 4, 5, 6)
+    expected = ss2d(x)
+    with torch.autocast('cpu', dtype=torch.float16):
+        out = ss2d(x)
+    assert out.isfinite().all()
+    torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.01)
