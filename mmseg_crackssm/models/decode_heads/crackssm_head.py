@@ -87,6 +87,23 @@ class DecoderLevel(nn.Module):
         return x if self.gate is None else self.gate(x, bands)
 
 
+def crop_centre(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle of a map.
+
+    Bands of wavelets longer than Haar's reach beyond the image on all
+    sides.
+
+    Args:
+        x: Map (B, C, h, w).
+        size: (H, W) with H <= h, W <= w.
+
+    Returns:
+        (B, C, H, W).
+    """
+    top, left = ((n - m) // 2 for n, m in zip(x.shape[-2:], size, strict=True))
+    return x[..., top : top + size[0], left : left + size[1]]
+
+
 @MODELS.register_module()
 class CrackSSMHead(BaseDecodeHead):
     """Top-down decoder with wavelet gates and global re-optimisation.
@@ -219,8 +236,9 @@ class CrackSSMHead(BaseDecodeHead):
         """
         *features, image = self._transform_inputs(inputs)
         self._check_image(features[0], image)
+        size = tuple((side + 1) // 2 for side in image.shape[-2:])
         _, *bands = dwt2(image, wavelet=self.wavelet)
-        size = bands[0].shape[-2:]
+        bands = [crop_centre(band, size=size) for band in bands]
         high_bands = torch.cat(bands, dim=1)
         x = features[3]
         for level, skip in zip(
@@ -237,8 +255,8 @@ class CrackSSMHead(BaseDecodeHead):
         expected = self.in_channels[4]
         if (
             image.shape[1] != expected
-            or image.shape[-1] <= finest.shape[-1]
-            or image.shape[-2] <= finest.shape[-2]
+            or image.shape[-1] < finest.shape[-1]
+            or image.shape[-2] < finest.shape[-2]
         ):
             raise ValueError(
                 'CrackSSMHead: expected the image with '
@@ -260,12 +278,22 @@ class CrackSSMHead(BaseDecodeHead):
         Returns:
             A dict of the losses by name, and ``acc_seg``.
         """
-        losses = super().loss_by_feat(seg_logits, batch_data_samples)
-        # mmseg's accuracy takes the argmax over channels; there is one.
-        label = self._stack_batch_gt(batch_data_samples)
+        # Not mmseg's: its accuracy takes the argmax over channels, of which
+        # there is one, and it resizes logits that have the label's size.
+        label = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        functions = self.loss_decode
+        if not isinstance(functions, nn.ModuleList):
+            functions = [functions]
+        losses = {}
+        for function in functions:
+            name = function.loss_name
+            loss = function(seg_logits, label, ignore_index=self.ignore_index)
+            losses[name] = losses[name] + loss if name in losses else loss
         valid = label != self.ignore_index
-        correct = (seg_logits.sigmoid() > self.threshold) == (label == 1)
+        hit = (seg_logits.squeeze(1).sigmoid() > self.threshold) == (
+            label == 1
+        )
         losses['acc_seg'] = (
-            100.0 * (correct & valid).sum() / valid.sum().clamp(min=1)
+            100.0 * (hit & valid).sum() / valid.sum().clamp(min=1)
         )
         return losses

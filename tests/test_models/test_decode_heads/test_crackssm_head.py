@@ -3,8 +3,10 @@ import torch
 
 from checks import label_samples, untrained_parameters
 from mmseg_crackssm.models import CrackSSMHead
+from mmseg_crackssm.models.decode_heads.crackssm_head import crop_centre
 from mmseg_crackssm.models.layers.gro import GlobalReoptimization
 from mmseg_crackssm.models.layers.wavelet_gate import WaveletGate
+from mmseg_crackssm.ops import dwt2
 
 CHANNELS = (8, 12, 16, 20, 3)
 
@@ -78,9 +80,10 @@ def test_gro_formula():
     torch.testing.assert_close(gro(x, structure), expected)
 
 
-def test_logits_stay_in_place():
+@pytest.mark.parametrize('wavelet', ['haar', 'db4'])
+def test_logits_stay_in_place(wavelet):
     """The sub-pixel convolution neither shifts nor scales the map."""
-    head = build_head(use_wgm=False, use_gro=False).eval()
+    head = build_head(use_wgm=False, use_gro=False, wavelet=wavelet).eval()
     inputs = head_inputs(64, 64, batch=1)
     inputs[-1].requires_grad_()
     for level in inputs[:4]:
@@ -92,6 +95,27 @@ def test_logits_stay_in_place():
     ys, xs = gradient.abs().sum(dim=1)[0].nonzero().float().mean(dim=0)
     # Pixels 32..33 lie in F1's row 8, pixels 20..21 in column 5.
     assert abs(ys - 8) <= 0.5 and abs(xs - 5) <= 0.5
+
+
+@pytest.mark.parametrize('size', [(64, 64), (33, 47)])
+def test_bands_of_long_wavelets_stay_in_place(size):
+    """An edge of the image answers where it is, not filter taps away."""
+    image = torch.zeros(1, 1, *size)
+    image[..., 20] = 1.0
+    half = tuple((side + 1) // 2 for side in size)
+    for wavelet in ('haar', 'db4', 'sym4'):
+        band = crop_centre(dwt2(image, wavelet=wavelet)[2], size=half)
+        assert band.shape[-2:] == half
+        assert abs(int(band[0, 0, 5].abs().argmax()) - 10) <= 1
+
+
+def test_gro_takes_operands_of_two_types():
+    """As under CUDA's autocast behind a GroupNorm."""
+    gro = GlobalReoptimization(channels=4)
+    x, structure = torch.randn(1, 4, 6, 6), torch.randn(1, 3, 6, 6)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = gro(x, structure)
+    torch.testing.assert_close(out, gro(x, structure), rtol=0.05, atol=0.05)
 
 
 def test_missing_image_is_explained():
