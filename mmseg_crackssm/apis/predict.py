@@ -26,6 +26,8 @@ from .inference import init_model, predict_images, read_image
 IMAGE_SUFFIXES = frozenset(
     '.bmp .jpeg .jpg .jp2 .pbm .pgm .png .ppm .tif .tiff .webp'.split()
 )
+#: Sub-folders of the outputs.
+OUTPUT_KINDS = ('mask', 'probability', 'overlay')
 
 
 @dataclass
@@ -46,8 +48,8 @@ def find_images(source: Path, out: Path) -> dict[Path, str]:
 
     Args:
         source: An image, or a folder that is searched with its sub-folders.
-        out: Folder of the outputs; if it lies within ``source`` it is not
-            searched.
+        out: Folder of the outputs; it may be ``source`` or hold it. Its
+            sub-folders of results are not searched.
 
     Returns:
         File -> name of its outputs, relative, with ``.png``. It is the
@@ -63,19 +65,19 @@ def find_images(source: Path, out: Path) -> dict[Path, str]:
         raise FileNotFoundError(
             f'{str(source)!r} does not exist: give an image or a folder'
         )
-    out = out.resolve()
+    results = [out.resolve() / kind for kind in OUTPUT_KINDS]
     files = [
         path
         for path in sorted(source.rglob('*'))
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not path.name.startswith('.')
-        and not path.resolve().is_relative_to(out)
+        and not any(path.resolve().is_relative_to(kind) for kind in results)
     ]
     if not files:
         raise FileNotFoundError(
             f'{str(source)!r} holds no image ('
             + ', '.join(sorted(IMAGE_SUFFIXES))
-            + ')'
+            + f') outside the results in {str(out)!r}'
         )
     stems = Counter(path.with_suffix('') for path in files)
     names: dict[Path, str] = {}

@@ -71,6 +71,15 @@ def test_own_outputs_are_not_predicted_again(tmp_path, batches):
         assert summary.done == [tmp_path / 'a.png']
 
 
+@pytest.mark.parametrize('out', ['.', 'photos'])
+def test_results_beside_or_above_the_images(out, tmp_path, batches):
+    source, out = tmp_path / 'photos', tmp_path / out
+    _write(source / 'a.png')
+    for _ in range(2):
+        assert predict_files(None, source, out).done == [source / 'a.png']
+    assert (out / 'mask' / 'a.png').is_file()
+
+
 def test_outputs(tmp_path, batches):
     source, out = tmp_path / 'in', tmp_path / 'out'
     _write(source / 'sub/a.png', value=200)
