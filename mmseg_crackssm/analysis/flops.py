@@ -9,8 +9,9 @@ operator with a formula of its own and is reported beside, in floating-point
 operations (two per multiply-accumulate).
 """
 
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -23,7 +24,8 @@ from prettytable import PrettyTable
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..ops import selective_scan  # noqa: F401  (registers its formula)
+from ..models.layers.s6 import S6
+from ..ops.selective_scan.backends import ENVIRONMENT_VARIABLE
 
 # Module that only training uses.
 AUXILIARY = 'auxiliary_head'
@@ -77,10 +79,12 @@ def count_flops(
     """Count a segmentor's inference on one image, on the CPU.
 
     Runs the model once, in evaluation mode, from the preprocessed image to
-    the logits. Auxiliary heads do not run and are not in ``params``.
+    the logits. Auxiliary heads do not run and are not in ``params``. The
+    selective scan counts the same whatever backend the model asks for.
 
     Args:
-        model: The segmentor. Its mode is restored; it must be on the CPU.
+        model: The segmentor. Its mode and backends are restored; it must be
+            on the CPU.
         shape: Height and width of the image.
         in_channels: Channels of the image.
 
@@ -103,6 +107,7 @@ def count_flops(
     image = torch.rand(1, in_channels, *shape)
     with (
         _evaluating(model),
+        _scanning_anyhow(model),
         FlopCounterMode(
             display=False, custom_mapping=_EXTRA_FORMULAS
         ) as counter,
@@ -267,6 +272,26 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def _scanning_anyhow(model: nn.Module) -> Iterator[None]:
+    """The selective scan as one operator, on any backend that runs here.
+
+    A model may ask for a CUDA kernel, or for the plain loop, which is no
+    operator and would count nothing.
+    """
+    asked = {m: m.backend for m in model.modules() if isinstance(m, S6)}
+    variable = os.environ.pop(ENVIRONMENT_VARIABLE, None)
+    for module in asked:
+        module.backend = 'auto'
+    try:
+        yield
+    finally:
+        for module, backend in asked.items():
+            module.backend = backend
+        if variable is not None:
+            os.environ[ENVIRONMENT_VARIABLE] = variable
+
+
+@contextmanager
 def _booked_by_child(
     model: nn.Module, counter: FlopCounterMode
 ) -> Iterator[dict[str, Counter]]:
@@ -278,7 +303,7 @@ def _booked_by_child(
     def enter(module: nn.Module, args: tuple) -> None:
         started.append(_operations(counter))
 
-    def leave_as(name: str):
+    def leave_as(name: str) -> Callable[..., None]:
         def leave(module: nn.Module, args: tuple, output: object) -> None:
             spent = _operations(counter) - started.pop()
             booked[name] = booked.get(name, Counter()) + spent

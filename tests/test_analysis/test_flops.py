@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from mmseg_crackssm.analysis import (
     format_report,
     measure_config,
 )
+from mmseg_crackssm.models.layers import S6
 from mmseg_crackssm.ops import selective_scan
 from mmseg_crackssm.ops.selective_scan import selective_scan_flops
 
@@ -137,6 +140,29 @@ def test_scan_is_separate():
     assert report['macs'] == 0
     assert report['scan_flops'] == expected > 0
     assert report['by_kind']['scan'] == {'flops': expected}
+
+
+@pytest.mark.parametrize('asked', ['mamba_ssm', 'reference'])
+@pytest.mark.parametrize('by_variable', [False, True])
+def test_scan_counts_whatever_the_backend(monkeypatch, by_variable, asked):
+    layer = S6(4, d_state=3, n_groups=2)
+    if by_variable:
+        monkeypatch.setenv('MMSEG_CRACKSSM_SCAN', asked)
+    else:
+        layer.backend = asked
+    before = layer.backend
+
+    def forward(x):
+        return layer(x.unflatten(2, (2, 4))[0, :2])
+
+    model = Probe(forward)
+    model.scan = layer
+    report = count_flops(model, shape=(8, 7))
+    expected = selective_scan_flops(batch=2, dim=8, length=7, d_state=3)
+    assert report['scan_flops'] == expected
+    assert layer.backend == before
+    variable = os.environ.get('MMSEG_CRACKSSM_SCAN')
+    assert variable == (asked if by_variable else None)
 
 
 def test_params_by_module():
