@@ -119,9 +119,10 @@ class VSSBackbone(BaseModule):
         block_style: 'vanilla' or 'v05_noz'; replaces the architecture's. It
             also decides the stem and the downsampling: patches in the
             first, convolutions in the second.
-        out_indices: Stages whose output is returned.
-        drop_path_rate: Stochastic depth of the last block; it rises
-            linearly from 0 at the first.
+        out_indices: Stages whose output is returned. Stages behind the last
+            of them are not built.
+        drop_path_rate: Stochastic depth of the architecture's last block;
+            it rises linearly from 0 at the first.
         frozen_stages: -1 freezes nothing, 0 the stem, n >= 1 also the first
             n stages with their output norms and the downsampling behind
             them.
@@ -175,7 +176,8 @@ class VSSBackbone(BaseModule):
         self.patch_embed = stem(in_channels, channels[0])
         last = max(sum(depths) - 1, 1)
         self.stages = nn.ModuleList()
-        for i, depth in enumerate(depths):
+        # What nobody reads would get no gradient, which DDP refuses.
+        for i, depth in enumerate(depths[: self.out_indices[-1] + 1]):
             first = sum(depths[:i])
             self.stages.append(
                 nn.ModuleList(
@@ -193,7 +195,7 @@ class VSSBackbone(BaseModule):
             )
         self.downsamples = nn.ModuleList(
             downsample(channels[i], channels[i + 1])
-            for i in range(num_stages - 1)
+            for i in range(self.out_indices[-1])
         )
         for i in self.out_indices:
             self.add_module(f'norm{i}', LayerNorm2d(channels[i]))
@@ -233,7 +235,7 @@ class VSSBackbone(BaseModule):
         frozen = []
         if self.frozen_stages >= 0:
             frozen.append(self.patch_embed)
-        for i in range(self.frozen_stages):
+        for i in range(min(self.frozen_stages, len(self.stages))):
             frozen.append(self.stages[i])
             if i in self.out_indices:
                 frozen.append(getattr(self, f'norm{i}'))

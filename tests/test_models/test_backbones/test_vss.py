@@ -175,6 +175,30 @@ def test_out_indices():
     assert not hasattr(model, 'norm1')
 
 
+@pytest.mark.parametrize('frozen_stages', [-1, 3])
+def test_stages_that_nobody_reads_are_not_built(frozen_stages):
+    whole = VSSBackbone(arch=TINY, out_indices=(0, 1, 2)).eval()
+    model = VSSBackbone(
+        arch=TINY,
+        out_indices=(0, 1),
+        drop_path_rate=0.3,
+        frozen_stages=frozen_stages,
+    )
+    assert model.stages[1][1].drop_path.drop_prob == pytest.approx(0.2)
+    missing, unexpected = model.load_state_dict(
+        whole.state_dict(), strict=False
+    )
+    assert not missing and unexpected
+    image = torch.randn(1, 3, 32, 32)
+    outs = model.eval()(image)
+    torch.testing.assert_close(outs, whole(image)[:2])
+    if frozen_stages < 0:
+        sum(out.square().sum() for out in outs).backward()
+        assert untrained_parameters(model) == []
+    else:
+        assert not any(p.requires_grad for p in model.parameters())
+
+
 @pytest.mark.parametrize('frozen_stages', [-1, 0, 1, 3])
 def test_frozen_stages(frozen_stages):
     model = VSSBackbone(
@@ -240,7 +264,7 @@ def test_autocast_is_finite_and_close(block_style, dtype):
 
 
 def test_drop_path_rises_linearly():
-    model = VSSBackbone(arch=TINY, out_indices=(0,), drop_path_rate=0.3)
+    model = VSSBackbone(arch=TINY, out_indices=(2,), drop_path_rate=0.3)
     rates = [
         block.drop_path.drop_prob for stage in model.stages for block in stage
     ]
@@ -266,7 +290,7 @@ def test_built_from_a_config_that_stays_unchanged():
 
 def test_backend_and_scan_dtype_reach_every_scan():
     model = VSSBackbone(
-        arch=TINY, out_indices=(0,), backend='torch', scan_dtype='float64'
+        arch=TINY, out_indices=(2,), backend='torch', scan_dtype='float64'
     )
     scans = [block.ss2d.s6 for stage in model.stages for block in stage]
     assert {scan.backend for scan in scans} == {'torch'}
