@@ -109,6 +109,20 @@ def predict_image(
     return predict_images(model, [image], threshold=threshold, tile=tile)[0]
 
 
+def check_settings(threshold: float | None, tile: int | None) -> None:
+    """Refuse what :func:`predict_image` cannot work with.
+
+    Raises:
+        UsageError: If the threshold is no probability, or the tile is empty.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(
+            f'threshold must be a probability from 0 to 1, got {threshold}'
+        )
+    if tile is not None and tile < 1:
+        raise UsageError(f'tile must be at least 1 pixel, got {tile}')
+
+
 @torch.no_grad()
 def predict_images(
     model: BaseSegmentor,
@@ -129,8 +143,10 @@ def predict_images(
         What :func:`predict_image` returns, for each image.
 
     Raises:
-        ValueError: If the images differ in size or are not BGR uint8.
+        ValueError: If the images differ in size or are not BGR uint8, or
+            for a threshold or tile that makes no sense.
     """
+    check_settings(threshold, tile)
     shapes = {(image.shape, str(image.dtype)) for image in images}
     if len(shapes) != 1 or not all(
         len(shape) == 3 and shape[2] == 3 and dtype == 'uint8'
@@ -200,8 +216,6 @@ def _test_mode(model: BaseSegmentor, tile: int | None):
     """Slide over windows of ``tile`` pixels, if given."""
     saved = model.test_cfg
     if tile is not None:
-        if tile < 1:
-            raise ValueError(f'tile must be positive, got {tile}')
         stride = max(tile * 3 // 4, 1)
         model.test_cfg = ConfigDict(
             mode='slide', crop_size=(tile, tile), stride=(stride, stride)

@@ -150,8 +150,8 @@ def enable_amp(cfg: Config) -> None:
 def check_data(cfg: Config, loaders: Iterable[str]) -> None:
     """Build the data sets once, before anything else is started.
 
-    Whatever they find missing ends the run here, with their message alone,
-    rather than after the Runner has logged its environment and config.
+    Whatever they find missing or wrong ends the run here, with their message
+    alone, rather than after the Runner has logged its environment and config.
 
     Args:
         cfg: The config.
@@ -160,9 +160,14 @@ def check_data(cfg: Config, loaders: Iterable[str]) -> None:
 
     Raises:
         FileNotFoundError: From a data set whose files are missing.
+        UsageError: From one whose files or arguments do not fit together.
     """
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     for key in loaders:
         dataset = (cfg.get(key) or {}).get('dataset')
-        if isinstance(dataset, ConfigDict):
+        if not isinstance(dataset, ConfigDict):
+            continue
+        try:
             DATASETS.build(dataset)
+        except ValueError as error:
+            raise UsageError(f'{key}: {error}') from error

@@ -20,8 +20,8 @@ from mmseg_crackssm.engine.hooks.visualization_hook import (
 )
 from mmseg_crackssm.visualization import draw_overlay
 
-from .errors import UsageError, run_cli
-from .inference import init_model, predict_images, read_image
+from .errors import UsageError, check_output_folder, run_cli
+from .inference import check_settings, init_model, predict_images, read_image
 
 IMAGE_SUFFIXES = frozenset(
     '.bmp .jpeg .jpg .jp2 .pbm .pgm .png .ppm .tif .tiff .webp'.split()
@@ -125,11 +125,10 @@ def predict_files(
 
     Raises:
         FileNotFoundError: If there is no image.
+        UsageError: If ``out`` cannot be written or a setting makes no sense.
     """
-    if batch < 1:
-        raise UsageError(f'batch must be at least 1, got {batch}')
     source, out = Path(source).expanduser(), Path(out).expanduser()
-    names = find_images(source, out)
+    names = _check_arguments(source, out, threshold, tile, batch)
     summary = PredictionSummary()
     bar = ProgressBar(len(names), file=sys.stderr) if progress else None
     for paths, images in _batches(names, batch, summary, bar):
@@ -149,6 +148,23 @@ def predict_files(
     if bar:
         sys.stderr.write('\n')
     return summary
+
+
+def _check_arguments(
+    source: Path,
+    out: Path,
+    threshold: float | None,
+    tile: int | None,
+    batch: int,
+) -> dict[Path, str]:
+    """What :func:`find_images` finds, once all arguments are sound."""
+    if batch < 1:
+        raise UsageError(f'batch must be at least 1, got {batch}')
+    check_settings(threshold, tile)
+    names = find_images(source, out)
+    for kind in OUTPUT_KINDS:
+        check_output_folder(out / kind, '--out')
+    return names
 
 
 def _batches(
@@ -236,8 +252,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    # What is missing is said before the model is built.
-    find_images(Path(args.source).expanduser(), Path(args.out).expanduser())
+    # What is wrong is said before the model is built.
+    _check_arguments(
+        Path(args.source).expanduser(),
+        Path(args.out).expanduser(),
+        args.threshold,
+        args.tile,
+        args.batch,
+    )
     model = init_model(
         args.config,
         args.checkpoint,

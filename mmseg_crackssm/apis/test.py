@@ -17,7 +17,7 @@ from .checkpoint import (
     restricted_unpickling,
 )
 from .config import default_work_dir, load_config
-from .errors import UsageError, run_cli
+from .errors import UsageError, check_output_folder, run_cli
 from .launch import (
     add_common_arguments,
     check_data,
@@ -67,7 +67,8 @@ def test_model(
 
     Raises:
         FileNotFoundError: If config, data or checkpoint is missing.
-        UsageError: If the config or the checkpoint cannot be used.
+        UsageError: If the config, the checkpoint, the data or a folder of
+            the outputs cannot be used.
     """
     cfg = load_config(config, cfg_options)
     if cfg.get('test_dataloader') is None:
@@ -79,6 +80,13 @@ def test_model(
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = default_work_dir(cfg)
+    for folder, option in (
+        (cfg.work_dir, '--work-dir'),
+        (out, '--out'),
+        (show_dir, '--show-dir'),
+    ):
+        if folder:
+            check_output_folder(folder, option)
     set_seed(cfg, seed)
     cfg.load_from = str(checkpoint)
     cfg.resume = False

@@ -12,7 +12,7 @@ from mmseg.registry import RUNNERS
 
 from .checkpoint import is_url, load_weights, restricted_unpickling
 from .config import default_work_dir, load_config
-from .errors import UsageError, run_cli
+from .errors import UsageError, check_output_folder, run_cli
 from .launch import (
     add_common_arguments,
     check_data,
@@ -55,7 +55,8 @@ def train_model(
 
     Raises:
         FileNotFoundError: If config, data or checkpoint is missing.
-        UsageError: If the config or the checkpoint cannot be used.
+        UsageError: If the config, the checkpoint, the data or the work dir
+            cannot be used.
     """
     cfg = load_config(config, cfg_options)
     if cfg.get('train_dataloader') is None:
@@ -67,6 +68,7 @@ def train_model(
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = default_work_dir(cfg)
+    check_output_folder(cfg.work_dir, '--work-dir')
     set_seed(cfg, seed)
     if amp:
         enable_amp(cfg)

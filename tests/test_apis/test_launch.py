@@ -8,8 +8,13 @@ import torch.distributed as dist
 from mmengine.config import Config
 from tiny_run import make_images, tiny_config
 
+from mmseg_crackssm import apis
 from mmseg_crackssm.apis import launch
-from mmseg_crackssm.apis.errors import UsageError, run_cli
+from mmseg_crackssm.apis.errors import (
+    UsageError,
+    check_output_folder,
+    run_cli,
+)
 from mmseg_crackssm.apis.launch import (
     check_data,
     enable_amp,
@@ -115,6 +120,39 @@ def test_missing_data_is_found_early(tmp_path):
     check_data(cfg, ('train_dataloader', 'val_dataloader', 'absent'))
 
 
+def test_wrong_data_is_a_usage_error(tmp_path):
+    make_images(tmp_path)
+    (tmp_path / 'lab' / '0.png').unlink()
+    cfg = tiny_config(tmp_path)
+    cfg.train_dataloader.dataset.type = 'CrackDataset'
+    with pytest.raises(UsageError, match='train_dataloader: .*0.png'):
+        check_data(cfg, ('train_dataloader',))
+
+
+def test_folders_that_cannot_be_written(tmp_path, monkeypatch):
+    check_output_folder(tmp_path / 'new' / 'deeper', '--out')
+    assert not (tmp_path / 'new').exists()
+    (tmp_path / 'file').touch()
+    for name in ('file', 'file/deeper'):
+        with pytest.raises(UsageError, match='--out .*is a file'):
+            check_output_folder(tmp_path / name, '--out')
+    # The tests may run as root, whom no permission stops.
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)
+    with pytest.raises(UsageError, match='--out .*no permission'):
+        check_output_folder(tmp_path / 'new', '--out')
+
+
+def test_train_and_test_check_their_folders_first(tmp_path):
+    cfg = tiny_config(tmp_path)
+    (tmp_path / 'file').touch()
+    taken = str(tmp_path / 'file')
+    with pytest.raises(UsageError, match='--work-dir'):
+        apis.train_model(cfg, work_dir=taken)
+    for option in ('work_dir', 'out', 'show_dir'):
+        with pytest.raises(UsageError, match=option.replace('_', '-')):
+            apis.test_model(cfg, 'none.pth', **{option: taken})
+
+
 def test_cli_shows_mendable_errors_alone(capsys, monkeypatch):
     monkeypatch.delenv('RANK', raising=False)
 
@@ -127,7 +165,7 @@ def test_cli_shows_mendable_errors_alone(capsys, monkeypatch):
     assert capsys.readouterr().err == 'Error: wrong\n'
     monkeypatch.setenv('RANK', '1')
     assert run_cli(lambda: fail(UsageError('wrong'))) == 1
-    assert capsys.readouterr().err == ''
+    assert capsys.readouterr().err == '[rank 1] Error: wrong\n'
     with pytest.raises(torch.OutOfMemoryError):
         run_cli(lambda: fail(torch.OutOfMemoryError()))
     assert run_cli(lambda: None) == 0

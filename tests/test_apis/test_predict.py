@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mmseg_crackssm.apis import predict
-from mmseg_crackssm.apis.errors import UsageError
 from mmseg_crackssm.apis.predict import find_images, predict_files
 
 
@@ -115,8 +114,34 @@ def test_batches_hold_neighbours_of_one_size(tmp_path, batches):
         _write(tmp_path / f'{i}.png', shape)
     predict_files(None, tmp_path, tmp_path / 'out', batch=3, progress=True)
     assert batches == [3, 2, 1, 2]
-    with pytest.raises(UsageError, match='batch'):
-        predict_files(None, tmp_path, tmp_path / 'out', batch=0)
+
+
+@pytest.mark.parametrize(
+    ('option', 'value'),
+    [
+        ('--batch', '0'),
+        ('--tile', '0'),
+        ('--threshold', '127'),
+        ('--threshold', 'nan'),
+        ('--out', 'a.png'),
+        ('--out', 'a.png/deeper'),
+        ('--out', 'taken'),
+    ],
+)
+def test_bad_arguments_are_named_before_the_model_is_built(
+    option, value, tmp_path, monkeypatch, capsys
+):
+    _write(tmp_path / 'a.png')
+    (tmp_path / 'taken').mkdir()
+    (tmp_path / 'taken/overlay').touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, 'init_model', lambda *a, **k: pytest.fail())
+    arguments = ['cfg.py', 'x.pth', 'a.png', '--out', 'out', option, value]
+    assert predict.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith('Error: ') and error.count('\n') == 1
+    assert option.strip('-') in error and value.split('/')[0] in error
+    assert not (tmp_path / 'out').exists()
 
 
 def test_nothing_to_predict(tmp_path):
