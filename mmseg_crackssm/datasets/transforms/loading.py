@@ -1,6 +1,5 @@
 """Masks of the crack benchmarks, read so that no mistake stays silent."""
 
-import io
 import logging
 from collections.abc import Sequence
 
@@ -9,83 +8,18 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from mmseg.registry import TRANSFORMS
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..crack_dataset import printable
-
-#: Grey levels by which the channels of a grey RGB mask may differ: JPEG
-#: stores colour differences and rounds them.
-CHANNEL_TOLERANCE = 16
-#: Grey level from which a compressed 0/255 mask counts as crack by default.
-DEFAULT_THRESHOLD = 127
-#: A grey-level mask is taken for a compressed 0/255 mask only if at most this
-#: share of its pixels lies between the two ends (64..191).
-MAX_BETWEEN = 0.1
-
-
-def _list_values(values: np.ndarray) -> str:
-    """The values found, shortened in the middle."""
-    values = values.tolist()
-    if len(values) > 12:
-        return (
-            f'{len(values)} values: '
-            + ', '.join(map(str, values[:6]))
-            + ', ..., '
-            + ', '.join(map(str, values[-3:]))
-        )
-    return ', '.join(map(str, values))
-
-
-def _crack_values_of(histogram: np.ndarray, lossy: bool) -> np.ndarray:
-    """Decide which of the 256 levels of one mask mean crack.
-
-    Args:
-        histogram: Pixels per level (256,), ignored pixels left out.
-        lossy: Whether the file is JPEG, whose levels are never labels.
-
-    Returns:
-        Boolean (256,), true for the levels that mean crack.
-
-    Raises:
-        ValueError: If the levels have no single reading. The message holds
-            the reason alone; the caller adds the file and the remedy.
-    """
-    levels = np.arange(256)
-    found = np.flatnonzero(histogram)
-    present = set(found.tolist())
-    if present <= {0}:
-        return np.zeros(256, dtype=bool)
-    if len(present) == 1:
-        raise ValueError(
-            'every pixel has the same value, which says "the whole image is '
-            'crack" or belongs to another labelling'
-        )
-    if present == {0, 255}:
-        return levels == 255
-    if present == {0, 1} and not lossy:
-        return levels == 1
-
-    total = histogram.sum()
-    between = histogram[64:192].sum() / total
-    if found[0] >= 64 or found[-1] < 192:
-        raise ValueError(
-            'these are neither 0/1 nor 0/255 nor grey levels of a compressed '
-            '0/255 mask, so they may be a label map'
-        )
-    if between > MAX_BETWEEN:
-        raise ValueError(
-            f'{between:.0%} of the pixels are mid-grey (64..191), too many '
-            'for a compressed 0/255 mask'
-        )
-    # Labels are few, start from zero and have one "ignore" at 255 at most;
-    # a compressed mask has many levels, or several at the upper end.
-    rings = present <= {*range(17), *range(239, 256)} and found[-2] >= 239
-    if len(present) < 8 and not (lossy or rings):
-        raise ValueError(
-            'so few different values are labels rather than grey levels of '
-            'a compressed mask'
-        )
-    return levels > DEFAULT_THRESHOLD
+from ..mask_reading import (
+    DEFAULT_THRESHOLD,
+    Mask,
+    crack_levels,
+    decode_mask,
+    list_values,
+    match_colors,
+    to_grey,
+)
 
 
 @TRANSFORMS.register_module()
@@ -212,38 +146,26 @@ class LoadCrackAnnotations(BaseTransform):
         if 'seg_map_path' not in results:
             return results
         path = results['seg_map_path']
-        image, lossy = self._open(path)
-        self._check_size(image, results)
+        mask = self._open(path)
+        self._check_size(mask.image, results)
         if self.crack_colors is not None:
-            mask = self._match_colors(image)
+            label = match_colors(mask.image, self.crack_colors)
         else:
-            mask = self._read_levels(self._to_grey(image, path), path, lossy)
-        results['gt_seg_map'] = mask
+            label = self._read_levels(
+                to_grey(mask.image, path), path, mask.lossy
+            )
+        results['gt_seg_map'] = label
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 
-    def _open(self, path: str) -> tuple[Image.Image, bool]:
-        """Decode the file; returns the image and whether it is JPEG."""
+    def _open(self, path: str) -> Mask:
         try:
             content = fileio.get(path, backend_args=self.backend_args)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f'the mask {printable(path)} does not exist'
             ) from error
-        try:
-            image = Image.open(io.BytesIO(content))
-            lossy = image.format == 'JPEG'
-            image.load()
-            # mmcv turns images by their EXIF orientation as well.
-            image = ImageOps.exif_transpose(image)
-        except Exception as error:  # Pillow raises a dozen types here
-            raise ValueError(
-                f'the mask {printable(path)} cannot be decoded '
-                f'({type(error).__name__}: {error}); expected an image file '
-                f'such as PNG. Got {len(content)} bytes: download or export '
-                'it again'
-            ) from error
-        return image, lossy
+        return decode_mask(content, path)
 
     @staticmethod
     def _check_size(image: Image.Image, results: dict) -> None:
@@ -269,84 +191,6 @@ class LoadCrackAnnotations(BaseTransform):
             f'{expected[1]}. {remedy}'
         )
 
-    def _match_colors(self, image: Image.Image) -> np.ndarray:
-        array = np.asarray(image.convert('RGB'))
-        mask = np.zeros(array.shape[:2], dtype=np.uint8)
-        for color in self.crack_colors:
-            mask[(array == np.asarray(color, np.uint8)).all(axis=-1)] = 1
-        return mask
-
-    def _to_grey(self, image: Image.Image, path: str) -> np.ndarray:
-        """Reduce any mode to one channel of levels 0..255, uint8 (H, W)."""
-        if image.mode == 'P':
-            return self._palette_to_grey(image)
-        if image.mode == '1':
-            return np.asarray(image).astype(np.uint8)
-        array = np.asarray(image)
-        if array.ndim == 2:
-            return self._to_uint8(array, path)
-        alpha = array[..., -1] if image.mode in ('LA', 'RGBA') else None
-        color = array[..., :-1] if alpha is not None else array
-        low = color.min(axis=-1).astype(np.int16)
-        high = color.max(axis=-1).astype(np.int16)
-        spread = int((high - low).max())
-        if image.mode not in ('LA', 'RGB', 'RGBA'):
-            raise ValueError(
-                f'the mask {printable(path)} has the colour mode '
-                f'{image.mode}; expected 1-bit, grey, palette, RGB or RGBA'
-            )
-        if spread > CHANNEL_TOLERANCE:
-            colors = np.unique(color.reshape(-1, color.shape[-1]), axis=0)
-            shown = [tuple(c) for c in colors[:6].tolist()]
-            more = ', ...' if len(colors) > 6 else ''
-            raise ValueError(
-                f'the mask {printable(path)} has colours: {shown}{more}. '
-                'Say which RGB colours mean crack with '
-                'LoadCrackAnnotations(crack_colors=[(r, g, b), ...])'
-            )
-        grey = np.round(color.mean(axis=-1)).astype(np.uint8)
-        if alpha is not None and alpha.min() != alpha.max():
-            if not np.array_equal(alpha, grey):
-                raise ValueError(
-                    f'the mask {printable(path)} has an alpha channel that '
-                    'differs from its grey levels (alpha '
-                    f'{_list_values(np.unique(alpha))}; grey '
-                    f'{_list_values(np.unique(grey))}), so that either may '
-                    'be the mask. Save it without alpha'
-                )
-        return grey
-
-    @staticmethod
-    def _palette_to_grey(image: Image.Image) -> np.ndarray:
-        indices = np.asarray(image)
-        used = np.unique(indices)
-        palette = np.zeros((256, 3), dtype=np.uint8)
-        entries = np.asarray(image.getpalette('RGB'), dtype=np.uint8)
-        entries = entries.reshape(-1, 3)[:256]
-        palette[: len(entries)] = entries
-        colors = palette[used]
-        is_grey = (colors == colors[:, :1]).all()
-        if is_grey and len(np.unique(colors[:, 0])) == len(used):
-            return palette[indices, 0]
-        return indices.astype(np.uint8)
-
-    @staticmethod
-    def _to_uint8(array: np.ndarray, path: str) -> np.ndarray:
-        """Bring 16-bit, 32-bit and float masks to levels 0..255."""
-        if array.dtype == np.uint8:
-            return array
-        values = np.unique(array)
-        if set(values.tolist()) == {0, 65535}:
-            return (array > 0).astype(np.uint8) * 255
-        if values[0] >= 0 and values[-1] <= 255:
-            if np.array_equal(values, np.round(values)):
-                return array.astype(np.uint8)
-        raise ValueError(
-            f'the mask {printable(path)} holds {array.dtype} values outside '
-            f'0..255: {_list_values(values)}. Expected 8 bits, or 0 and '
-            '65535 alone: convert it'
-        )
-
     def _read_levels(
         self, grey: np.ndarray, path: str, lossy: bool
     ) -> np.ndarray:
@@ -369,11 +213,11 @@ class LoadCrackAnnotations(BaseTransform):
             table[self.threshold + 1 :] = 1
         else:
             try:
-                table[_crack_values_of(histogram=counted, lossy=lossy)] = 1
+                table[crack_levels(histogram=counted, lossy=lossy)] = 1
             except ValueError as error:
                 raise ValueError(
                     f'the mask {printable(path)} is ambiguous: it holds '
-                    f'{_list_values(found)}; {error}. Say what is crack: '
+                    f'{list_values(found)}; {error}. Say what is crack: '
                     'LoadCrackAnnotations(crack_values=[...]) for labels, '
                     f'threshold={DEFAULT_THRESHOLD} for grey levels, '
                     'ignore_values=[...] for pixels to leave out'
