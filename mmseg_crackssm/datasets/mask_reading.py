@@ -12,6 +12,7 @@ from .crack_dataset import printable
 #: Grey levels by which the channels of a grey RGB mask may differ: JPEG
 #: stores colour differences and rounds them.
 CHANNEL_TOLERANCE = 16
+EXIF_ORIENTATION = 0x0112
 #: Grey level from which a compressed 0/255 mask counts as crack by default.
 DEFAULT_THRESHOLD = 127
 #: A grey-level mask is taken for a compressed 0/255 mask only if at most this
@@ -25,10 +26,12 @@ class Mask(NamedTuple):
     Attributes:
         image: As Pillow gives it, of any mode.
         lossy: Whether the file is JPEG, whose levels are never labels.
+        turned: Whether ``image`` was turned by its EXIF orientation.
     """
 
     image: Image.Image
     lossy: bool
+    turned: bool
 
 
 def list_values(values: np.ndarray) -> str:
@@ -59,7 +62,14 @@ def decode_mask(content: bytes, path: str) -> Mask:
         lossy = image.format == 'JPEG'
         image.load()
         # mmcv turns images by their EXIF orientation as well.
+        turned = _orientation_of(image) > 1
         image = ImageOps.exif_transpose(image)
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f'the mask {printable(path)} is too large for Pillow ({error}). '
+            'Cut it and its image into pieces; or, if you trust its source, '
+            'set PIL.Image.MAX_IMAGE_PIXELS = None'
+        ) from error
     except Exception as error:  # Pillow raises a dozen types here
         raise ValueError(
             f'the mask {printable(path)} cannot be decoded '
@@ -67,7 +77,29 @@ def decode_mask(content: bytes, path: str) -> Mask:
             f'such as PNG. Got {len(content)} bytes: download or export '
             'it again'
         ) from error
-    return Mask(image=image, lossy=lossy)
+    return Mask(image=image, lossy=lossy, turned=turned)
+
+
+def _orientation_of(image: Image.Image) -> int:
+    """1 to 8; 1, upright, where there is none or a wrong one."""
+    orientation = image.getexif().get(EXIF_ORIENTATION)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def jpeg_orientation(path: str) -> int:
+    """EXIF orientation of a JPEG file, 1 to 8; reads its header alone.
+
+    Args:
+        path: Local file. For any other, and for what is no JPEG, the answer
+            is 1, upright.
+    """
+    if not path.lower().endswith(('.jpg', '.jpeg')):
+        return 1
+    try:
+        with Image.open(path) as image:
+            return _orientation_of(image)
+    except Exception:  # Its own loader says better what is wrong with it.
+        return 1
 
 
 def match_colors(
@@ -81,12 +113,16 @@ def match_colors(
     return mask
 
 
-def to_grey(image: Image.Image, path: str) -> np.ndarray:
+def to_grey(
+    image: Image.Image, path: str, by_index: bool = False
+) -> np.ndarray:
     """Reduce any mode to one channel.
 
     Args:
         image: The mask.
         path: For the message.
+        by_index: Whether the caller knows what the indices of a palette with
+            colours mean, in whatever order they are.
 
     Returns:
         Levels 0..255, uint8 (H, W); 0 and 1 of a 1-bit image.
@@ -95,7 +131,7 @@ def to_grey(image: Image.Image, path: str) -> np.ndarray:
         ValueError: If the image has no single grey level per pixel.
     """
     if image.mode == 'P':
-        return _palette_to_grey(image)
+        return _palette_to_grey(image, path, by_index)
     if image.mode == '1':
         return np.asarray(image).astype(np.uint8)
     array = np.asarray(image)
@@ -137,7 +173,10 @@ def _has_colors(colors: np.ndarray, path: str) -> str:
     )
 
 
-def _palette_to_grey(image: Image.Image) -> np.ndarray:
+def _palette_to_grey(
+    image: Image.Image, path: str, by_index: bool
+) -> np.ndarray:
+    """The greys it shows; or the indices, in the order of VOC alone."""
     indices = np.asarray(image)
     used = np.unique(indices)
     palette = np.zeros((256, 3), dtype=np.uint8)
@@ -148,6 +187,12 @@ def _palette_to_grey(image: Image.Image) -> np.ndarray:
     is_grey = (colors == colors[:, :1]).all()
     if is_grey and len(np.unique(colors[:, 0])) == len(used):
         return palette[indices, 0]
+    # Programs that save a colour mask with few bits order the palette as
+    # they like: the index of the crack may be 0.
+    others = palette[used[used > 0]].sum(axis=1)
+    background_first = (palette[0].sum() < others).all()
+    if not (is_grey or background_first or by_index):
+        raise ValueError(_has_colors(colors, path))
     return indices.astype(np.uint8)
 
 
@@ -173,7 +218,8 @@ def crack_levels(histogram: np.ndarray, lossy: bool) -> np.ndarray:
 
     Args:
         histogram: Pixels per level (256,), ignored pixels left out.
-        lossy: Whether the file is JPEG, whose levels are never labels.
+        lossy: Whether the file is JPEG, which may have few levels without
+            being a label map.
 
     Returns:
         Boolean (256,), true for the levels that mean crack.
@@ -216,5 +262,10 @@ def crack_levels(histogram: np.ndarray, lossy: bool) -> np.ndarray:
         raise ValueError(
             'so few different values are labels rather than grey levels of '
             'a compressed mask'
+        )
+    if found[-2] < 192:
+        raise ValueError(
+            f'{found[-1]} stands alone above {found[-2]}, as "ignore" does '
+            'above labels; a compressed mask has several levels up there'
         )
     return levels > DEFAULT_THRESHOLD

@@ -16,6 +16,7 @@ from ..mask_reading import (
     Mask,
     crack_levels,
     decode_mask,
+    jpeg_orientation,
     list_values,
     match_colors,
     to_grey,
@@ -39,12 +40,14 @@ class LoadCrackAnnotations(BaseTransform):
     grey levels around 0 and 255         above 127 is crack (JPEG-compressed
                                          or resized mask: a JPEG file, at
                                          least 8 levels, or several levels
-                                         next to 255; at most 10 % of the
+                                         next to 255; at least two levels
+                                         above 191; at most 10 % of the
                                          pixels within 64..191)
     RGB, the three channels equal        as its grey levels (channels that
                                          differ by up to 16 are averaged)
     palette of greys                     as the greys it shows
-    palette with colours                 as its indices (VOC convention)
+    palette with colours                 as its indices (VOC convention), if
+                                         entry 0 is the darkest
     alpha constant or equal to the grey  alpha is dropped
     ===================================  ====================================
 
@@ -72,10 +75,18 @@ class LoadCrackAnnotations(BaseTransform):
             checks of the values, except that a 0/1 mask is refused, because
             it would be read as empty.
         crack_values: Values that mean crack; every other value is
-            background. Excludes ``threshold``.
+            background. A 1-bit mask counts as 0/255, or as 0/1 if 1 is among
+            them; a JPEG as 0/255 if they are one or both of these. A 0/1
+            mask where 255 is crack is refused, and the reverse. Excludes
+            ``threshold``.
         crack_colors: RGB colours that mean crack in a colour mask; every
-            other colour is background. Excludes the two above.
+            other colour is background. Excludes the two above. JPEG files
+            are refused, since they do not keep colours.
         ignore_values: Values left out of loss and metrics (label 255).
+        trust_orientation: Whether masks fit their images as these are
+            loaded. Otherwise an image that is mirrored or turned by its EXIF
+            orientation, where the sizes do not tell whether its mask was
+            drawn before or after that, is refused (local JPEG files).
         backend_args: Arguments of the file backend.
     """
 
@@ -85,6 +96,7 @@ class LoadCrackAnnotations(BaseTransform):
         crack_values: Sequence[int] | None = None,
         crack_colors: Sequence[Sequence[int]] | None = None,
         ignore_values: Sequence[int] = (),
+        trust_orientation: bool = False,
         backend_args: dict | None = None,
     ) -> None:
         super().__init__()
@@ -123,15 +135,19 @@ class LoadCrackAnnotations(BaseTransform):
                     'ignore_values are grey levels and cannot be combined '
                     'with crack_colors'
                 )
-            if any(len(color) != 3 for color in crack_colors):
+            if not len(crack_colors) or any(
+                len(color) != 3 or any(not 0 <= c <= 255 for c in color)
+                for color in crack_colors
+            ):
                 raise ValueError(
-                    'crack_colors must be a list of RGB triples, got '
-                    f'{crack_colors}'
+                    'crack_colors must be a list of RGB triples in 0..255, '
+                    f'got {crack_colors}'
                 )
         self.threshold = threshold
         self.crack_values = crack_values
         self.crack_colors = crack_colors
         self.ignore_values = tuple(ignore_values)
+        self.trust_orientation = trust_orientation
         self.backend_args = backend_args
         self._warned_inverted = False
 
@@ -141,19 +157,24 @@ class LoadCrackAnnotations(BaseTransform):
         Raises:
             FileNotFoundError: If the mask does not exist.
             ValueError: If it cannot be decoded, has no single reading or
-                another size than its image.
+                another size than its image, or may lie otherwise than it.
         """
         if 'seg_map_path' not in results:
             return results
         path = results['seg_map_path']
         mask = self._open(path)
         self._check_size(mask.image, results)
-        if self.crack_colors is not None:
-            label = match_colors(mask.image, self.crack_colors)
-        else:
-            label = self._read_levels(
-                to_grey(mask.image, path), path, mask.lossy
+        if not (self.trust_orientation or mask.turned):
+            self._check_orientation(mask.image, results)
+        if self.crack_colors is None:
+            label = self._read_levels(mask, path)
+        elif mask.lossy:
+            raise ValueError(
+                f'the mask {printable(path)} is JPEG, which does not keep '
+                'the colours that crack_colors names: export it as PNG'
             )
+        else:
+            label = match_colors(mask.image, self.crack_colors)
         results['gt_seg_map'] = label
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
@@ -191,9 +212,67 @@ class LoadCrackAnnotations(BaseTransform):
             f'{expected[1]}. {remedy}'
         )
 
-    def _read_levels(
-        self, grey: np.ndarray, path: str, lossy: bool
-    ) -> np.ndarray:
+    @staticmethod
+    def _check_orientation(image: Image.Image, results: dict) -> None:
+        """Refuse an image that may be turned away from its mask."""
+        orientation = jpeg_orientation(str(results.get('img_path', '')))
+        # A turn by 90 degrees shows in the size, unless that is square.
+        if orientation == 1 or (
+            orientation >= 5 and image.width != image.height
+        ):
+            return
+        raise ValueError(
+            f'the image {printable(results["img_path"])} carries the EXIF '
+            f'orientation {orientation}, which mmcv applies, and its mask '
+            f'{printable(results["seg_map_path"])} none, so that they may '
+            'not lie alike. If masks were drawn on the pixels as stored, '
+            "load images with dict(type='LoadImageFromFile', "
+            "color_type='color_ignore_orientation'); if on images as viewers "
+            'show them, they fit. Then say so: '
+            'LoadCrackAnnotations(trust_orientation=True)'
+        )
+
+    def _levels_of(self, mask: Mask, path: str) -> np.ndarray:
+        """The mask's levels, on the scale of the arguments."""
+        values = self.crack_values
+        grey = to_grey(mask.image, path, by_index=values is not None)
+        # Viewers show the 1 of a 1-bit image as 255.
+        if mask.image.mode == '1' and (
+            self.threshold is not None
+            or (values is not None and 255 in values and 1 not in values)
+        ):
+            grey = grey * 255
+        found = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
+        if not mask.lossy:
+            self._refuse_emptied(set(found.tolist()), path)
+        elif values is not None and {0, 255} >= {*values, *self.ignore_values}:
+            grey = np.where(grey > DEFAULT_THRESHOLD, 255, 0)
+        return grey
+
+    def _refuse_emptied(self, found: set[int], path: str) -> None:
+        """Refuse a 0/1 or 0/255 mask that the arguments misread as empty."""
+        if found not in ({0, 1}, {0, 255}):
+            return
+        top = max(found)
+        if self.threshold is not None and top <= self.threshold:
+            given = f'at or below threshold={self.threshold}'
+        elif (
+            self.crack_values is not None
+            and 256 - top in self.crack_values
+            and not found & {*self.crack_values, *self.ignore_values}
+        ):
+            given = f'none of them in crack_values={list(self.crack_values)}'
+        else:
+            return
+        raise ValueError(
+            f'the mask {printable(path)} holds 0 and {top}, {given}, and '
+            f'would be read as empty. Leave the argument out (0/{top} is '
+            f'understood), add {top} to crack_values if it is crack, or to '
+            'ignore_values'
+        )
+
+    def _read_levels(self, mask: Mask, path: str) -> np.ndarray:
+        grey, lossy = self._levels_of(mask, path), mask.lossy
         histogram = np.bincount(grey.ravel(), minlength=256)
         ignored = np.zeros(256, dtype=bool)
         ignored[list(self.ignore_values)] = True
@@ -203,13 +282,6 @@ class LoadCrackAnnotations(BaseTransform):
         if self.crack_values is not None:
             table[list(self.crack_values)] = 1
         elif self.threshold is not None:
-            if self.threshold > 0 and not lossy and set(found) == {0, 1}:
-                raise ValueError(
-                    f'the mask {printable(path)} holds 0 and 1, all at or '
-                    f'below threshold={self.threshold}, and would be read '
-                    'as empty. Leave out threshold (0/1 is understood), or '
-                    'say what is crack with crack_values=[...]'
-                )
             table[self.threshold + 1 :] = 1
         else:
             try:
@@ -246,5 +318,6 @@ class LoadCrackAnnotations(BaseTransform):
             f'crack_values={self.crack_values}, '
             f'crack_colors={self.crack_colors}, '
             f'ignore_values={self.ignore_values}, '
+            f'trust_orientation={self.trust_orientation}, '
             f'backend_args={self.backend_args})'
         )

@@ -119,6 +119,15 @@ def test_ignore_values(tmp_path):
 RNG = np.random.default_rng(0)
 THREE = EXPECTED.copy()
 THREE[40:] = 2
+
+
+def labels_and_ignore(count):
+    """Stripes of the labels 0..count-1 and, at the right, 255."""
+    stripes = np.arange(64) * (count + 1) // 64
+    stripes = np.where(stripes == count, 255, stripes).astype(np.uint8)
+    return Image.fromarray(np.repeat(stripes[None], 48, axis=0))
+
+
 AMBIGUOUS = {
     'label map': (grey(mask=THREE, values=(0, 1, 2)), '0, 1, 2'),
     'crack forest labels': (grey(mask=THREE, values=(1, 2, 3)), '1, 2, 3'),
@@ -143,6 +152,19 @@ AMBIGUOUS = {
         with_palette([[0, 0, 0], [128, 0, 0], [0, 128, 0]], indices=THREE),
         '0, 1, 2',
     ),
+    # As Image.quantize() writes it: the crack is index 0.
+    'palette red, black': (
+        with_palette([[255, 0, 0], [0, 0, 0]], indices=1 - EXPECTED),
+        '(255, 0, 0)',
+    ),
+    'labels and ignore': (
+        labels_and_ignore(7),
+        '255 stands alone above 6',
+    ),
+    'more labels and ignore': (
+        labels_and_ignore(11),
+        '255 stands alone above 10',
+    ),
     'mask in alpha': (
         with_alpha(grey(mask=EXPECTED * 0), EXPECTED * 255),
         'alpha',
@@ -150,6 +172,9 @@ AMBIGUOUS = {
     '16 bit': (Image.fromarray(EXPECTED.astype(np.uint16) * 900), '900'),
     'cmyk': (grey().convert('RGB').convert('CMYK'), 'CMYK'),
 }
+
+
+IGNORED = np.asarray(labels_and_ignore(7)) == 255
 
 
 @pytest.mark.parametrize('kind', AMBIGUOUS)
@@ -172,6 +197,17 @@ def test_jpeg_of_a_label_map_is_refused(tmp_path):
         )
 
 
+def test_jpeg_of_labels_and_ignore_is_refused(tmp_path):
+    labels = np.zeros((48, 64), dtype=np.uint8)
+    labels[:, 16:24], labels[32:] = 1, 255  # on the blocks of JPEG: exact
+    with pytest.raises(ValueError, match='255 stands alone above 1'):
+        load(Image.fromarray(labels), tmp_path, name='mask.jpg')
+    levels = load(
+        Image.fromarray(labels), tmp_path, name='mask.jpg', threshold=127
+    )
+    np.testing.assert_array_equal(levels, labels == 255)
+
+
 @pytest.mark.parametrize(
     ('kind', 'kwargs', 'crack'),
     [
@@ -184,6 +220,13 @@ def test_jpeg_of_a_label_map_is_refused(tmp_path):
         ('all 255', dict(threshold=127), EXPECTED >= 0),
         ('0/255 and ignore', dict(threshold=200), THREE == 2),
         ('colours', dict(crack_colors=[(255, 0, 0)]), EXPECTED == 1),
+        (
+            'palette red, black',
+            dict(crack_colors=[(255, 0, 0)]),
+            EXPECTED == 1,
+        ),
+        ('palette red, black', dict(crack_values=[0]), EXPECTED == 1),
+        ('labels and ignore', dict(crack_values=[255]), IGNORED == 1),
     ],
 )
 def test_explicit_arguments_resolve(kind, kwargs, crack, tmp_path):
@@ -196,6 +239,51 @@ def test_threshold_refuses_a_mask_it_would_empty(tmp_path):
         load(grey(values=(0, 1)), tmp_path, threshold=127)
     loaded = load(grey(values=(0, 1)), tmp_path, threshold=0)
     np.testing.assert_array_equal(loaded, EXPECTED)
+
+
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(crack_values=[255]),
+        dict(crack_values=[1]),
+        dict(threshold=127),
+        dict(threshold=0),
+    ],
+)
+def test_one_bit_masks_are_0_and_255_or_0_and_1(kwargs, tmp_path):
+    loaded = load(grey().convert('1'), tmp_path, **kwargs)
+    np.testing.assert_array_equal(loaded, EXPECTED)
+
+
+def test_values_refuse_a_mask_they_would_empty(tmp_path):
+    with pytest.raises(ValueError, match=r'0 and 1, none .*\[255\]'):
+        load(grey(values=(0, 1)), tmp_path, crack_values=[255])
+    with pytest.raises(ValueError, match=r'0 and 255, none .*\[1\]'):
+        load(grey(), tmp_path, crack_values=[1])
+    loaded = load(grey(), tmp_path, crack_values=[1], ignore_values=[255])
+    np.testing.assert_array_equal(loaded, EXPECTED * 255)
+    # No crack is no mistake, nor is a label map that lacks the class.
+    empty = grey(mask=EXPECTED * 0)
+    assert not load(empty, tmp_path, crack_values=[255]).any()
+    assert not load(grey(values=(0, 1)), tmp_path, crack_values=[2]).any()
+
+
+def test_ends_of_a_jpeg_take_in_their_neighbours(tmp_path):
+    image = grey(mask=WANDERING)
+    expected = load(image, tmp_path, name='mask.jpg')
+    for values, flip in (([255], 0), ([0], 1)):
+        loaded = load(image, tmp_path, name='mask.jpg', crack_values=values)
+        np.testing.assert_array_equal(loaded, expected ^ flip)
+
+
+def test_colours_of_a_jpeg_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='mask.jpg is JPEG'):
+        load(
+            AMBIGUOUS['colours'][0],
+            tmp_path,
+            name='mask.jpg',
+            crack_colors=[(255, 0, 0)],
+        )
 
 
 def test_inverted_mask_is_warned_about(tmp_path, monkeypatch):
@@ -221,6 +309,9 @@ def test_inverted_mask_is_warned_about(tmp_path, monkeypatch):
         (dict(crack_values=[]), 'at least one'),
         (dict(crack_values=[1], ignore_values=[1]), 'both'),
         (dict(crack_colors=[(1, 2)]), 'triples'),
+        (dict(crack_colors=[]), 'triples'),
+        (dict(crack_colors=[(256, 0, 0)]), '0..255'),
+        (dict(crack_colors=[(-1, 0, 0)]), '0..255'),
         (dict(crack_colors=[(1, 2, 3)], ignore_values=[1]), 'combined'),
     ],
 )
@@ -264,6 +355,59 @@ def test_exif_orientation_is_named_and_the_remedy_works(tmp_path):
     np.testing.assert_array_equal(
         load_both(dict(results))['gt_seg_map'], EXPECTED
     )
+
+
+def _oriented(tmp_path, orientation, size=(64, 48)):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = Image.new('RGB', size)
+    photo.save(tmp_path / 'photo.JPG', exif=exif)
+    mask = np.zeros(size[::-1], dtype=np.uint8)
+    mask[:5] = 255
+    Image.fromarray(mask).save(tmp_path / 'mask.png')
+    return dict(
+        img_path=str(tmp_path / 'photo.JPG'),
+        seg_map_path=str(tmp_path / 'mask.png'),
+    )
+
+
+@pytest.mark.parametrize(
+    ('orientation', 'size'),
+    [(2, (64, 48)), (3, (64, 48)), (4, (64, 48)), (6, (48, 48))],
+)
+def test_orientation_that_no_size_shows_is_refused(
+    orientation, size, tmp_path
+):
+    results = _oriented(tmp_path, orientation, size)
+    match = f'photo.JPG .*orientation {orientation}.*trust_orientation'
+    for color_type in ('color', 'color_ignore_orientation'):
+        loader = LoadImageFromFile(color_type=color_type)
+        with pytest.raises(ValueError, match=match):
+            Compose([loader, LoadCrackAnnotations()])(dict(results))
+        trusted = LoadCrackAnnotations(trust_orientation=True)
+        loaded = Compose([loader, trusted])(dict(results))['gt_seg_map']
+        assert loaded[:5].all() and not loaded[5:].any()
+
+
+def test_upright_and_turned_masks_pass_the_orientation_check(tmp_path):
+    load_both = Compose([LoadImageFromFile(), LoadCrackAnnotations()])
+    for orientation in (0, 1, 9):
+        results = _oriented(tmp_path, orientation)
+        assert load_both(results)['gt_seg_map'][:5].all()
+    # The mask is turned in the same way.
+    results = _oriented(tmp_path, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(results['seg_map_path']) as mask:
+        mask.load()
+    mask.save(results['seg_map_path'], exif=exif)
+    assert load_both(results)['gt_seg_map'][-5:].all()
+
+
+def test_too_large_a_mask_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    with pytest.raises(ValueError, match='mask.png is too large .*pieces'):
+        load(grey(), tmp_path)
 
 
 @pytest.mark.parametrize('content', ['text', 'truncated', 'empty'])
