@@ -21,8 +21,10 @@ from ..layers.wavelet_gate import WaveletGate
 class DecoderLevel(nn.Module):
     """One step of the top-down path.
 
-    Upsamples the coarser feature, joins it with the skip feature, if there
-    is one, by 3×3 convolutions, and applies the wavelet gate.
+    Upsamples the coarser feature, puts the skip feature beside it, if there
+    is one, applies the wavelet gate and joins them by 3×3 convolutions. The
+    gate comes first, so that the convolutions see the image's fine edges
+    that the upsampled feature has lost.
 
     Args:
         in_channels: Channels of the coarser feature.
@@ -83,8 +85,9 @@ class DecoderLevel(nn.Module):
         x = resize(x, size=size, mode='bilinear', align_corners=False)
         if skip is not None:
             x = torch.cat((x, skip), dim=1)
-        x = self.convs(x)
-        return x if self.gate is None else self.gate(x, bands)
+        if self.gate is not None:
+            x = self.gate(x, bands)
+        return self.convs(x)
 
 
 def crop_centre(x: Tensor, size: tuple[int, int]) -> Tensor:
