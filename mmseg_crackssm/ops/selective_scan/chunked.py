@@ -4,7 +4,8 @@ The sequence is processed in tiles, one after the other. A tile holds K chunks
 of T steps: the T steps run one after the other, each for all K chunks at once,
 first from a zero state to learn what every chunk adds, then again from the
 true state at its border. Time is linear in the length L; memory beyond inputs
-and outputs is that of one tile plus one state per tile border.
+and outputs is that of one tile plus one state per tile border. Where a single
+step is work enough for a CPU, a tile is one chunk and no step runs twice.
 
 Only ``exp(dt A)`` and ``exp(A sum(dt))`` are ever formed, each with the sign
 the recurrence itself has: nothing is divided and no inverse decay appears, so
@@ -24,12 +25,22 @@ from torch import Tensor
 # ones spend more on carrying states between chunks.
 CHUNK_STEPS = 16
 # State elements per step: enough to hide the cost of a call into torch, few
-# enough for a step's tensors to stay in the second-level cache.
+# enough for a step's tensors to stay in the second-level cache of a CPU. A GPU
+# needs more to be busy, and has no such cache to leave.
 STEP_ELEMENTS = 1 << 18
+GPU_STEP_ELEMENTS = 1 << 21
+# Fewer chunks side by side make vectors too short for a CPU: for D = 256,
+# N = 16 and a batch of 16 a lone chunk is three times as fast as four.
+MIN_CHUNKS = 8
 
 
 def states_shape(
-    batch: int, dim: int, length: int, d_state: int, groups: int
+    batch: int,
+    dim: int,
+    length: int,
+    d_state: int,
+    groups: int,
+    device_type: str,
 ) -> tuple[int, ...]:
     """Shape of the states kept for the backward: one per tile border.
 
@@ -39,12 +50,13 @@ def states_shape(
         length: Number of steps L.
         d_state: State size N.
         groups: Number of groups G.
+        device_type: Type of the inputs' device.
 
     Returns:
         (tiles, B, G, D / G, N).
     """
     steps, chunks = _tile_size(
-        batch=batch, dim=dim, length=length, d_state=d_state
+        width=batch * dim * d_state, length=length, device_type=device_type
     )
     tiles = -(-length // (steps * chunks))
     return tiles, batch, groups, dim // groups, d_state
@@ -127,14 +139,8 @@ def backward(
 
     Args:
         dy: Gradient of the output, (B, D, L).
-        u: As in :func:`forward`, like the arguments after it.
-        delta: As in :func:`forward`.
-        A: As in :func:`forward`.
-        B: As in :func:`forward`.
-        C: As in :func:`forward`.
-        D: As in :func:`forward`.
-        delta_bias: As in :func:`forward`.
-        delta_softplus: As in :func:`forward`.
+        u: As in :func:`forward`, like the arguments up to the last.
+        delta, A, B, C, D, delta_bias, delta_softplus: See there.
         states: Border states that :func:`forward` saved.
 
     Returns:
@@ -146,25 +152,24 @@ def backward(
         torch.empty_like(x, memory_format=torch.contiguous_format)
         for x in (u, delta, B, C)
     )
-    du_groups, ddelta_groups = scan.grouped(du), scan.grouped(ddelta)
+    wholes = scan.grouped(du), scan.grouped(ddelta), dB, dC
     dA = torch.zeros_like(states[0])
+    dD = None if D is None else torch.zeros_like(D)
     carried = torch.zeros_like(states[0])
     for index, (start, stop) in reversed(list(enumerate(scan.tiles()))):
         tile = scan.tile(start, stop)
         dy_tile = _split_chunks(scan.grouped(dy)[..., start:stop], tile.steps)
+        if dD is not None:
+            dD += torch.mul(dy_tile, tile.u).sum((0, 1, 4)).flatten()
         grads, carried = _tile_backward(tile, dy_tile, states[index], carried)
-        length = stop - start
-        du_groups[..., start:stop] = _join_chunks(grads.u, length)
-        ddelta_groups[..., start:stop] = _join_chunks(grads.delta, length)
-        dB[..., start:stop] = _join_chunks(grads.B, length)
-        dC[..., start:stop] = _join_chunks(grads.C, length)
+        parts = grads.u, grads.delta, grads.B, grads.C
+        for whole, part in zip(wholes, parts, strict=True):
+            whole[..., start:stop] = _join_chunks(part, stop - start)
         dA += grads.A
         if delta_softplus:
             raw = scan.raw_delta(start, stop)
             ddelta[..., start:stop].mul_(raw.sigmoid_())
-    dD = None
     if D is not None:
-        dD = (dy * u).sum((0, 2))
         du.addcmul_(dy, D[:, None])
     dbias = None if delta_bias is None else ddelta.sum((0, 2))
     return du, ddelta, dA.sum(0).flatten(0, 1), dB, dC, dD, dbias
@@ -243,7 +248,9 @@ class _Scan:
         # (1, G, E, N, 1): broadcasts over batch and chunks
         self.A = A.reshape(1, self.groups, dim // self.groups, d_state, 1)
         self.steps, self.chunks = _tile_size(
-            batch=batch, dim=dim, length=self.length, d_state=d_state
+            width=batch * dim * d_state,
+            length=self.length,
+            device_type=u.device.type,
         )
 
     def grouped(self, x: Tensor) -> Tensor:
@@ -344,13 +351,26 @@ class _Tile:
         return torch.mul(self.delta.sum(0).unsqueeze(-2), self.A).exp_()
 
 
-def _tile_size(
-    batch: int, dim: int, length: int, d_state: int
-) -> tuple[int, int]:
-    """Steps T per chunk and chunks K per tile."""
+def _tile_size(width: int, length: int, device_type: str) -> tuple[int, int]:
+    """Steps T per chunk and chunks K per tile.
+
+    Args:
+        width: State elements of one step of one chunk, B D N.
+        length: Number of steps L.
+        device_type: On a GPU, where every call costs a launch, a tile has
+            at least sqrt(L) steps: so many tiles, and calls, are the most.
+    """
     steps = min(CHUNK_STEPS, length)
-    chunks = min(STEP_ELEMENTS // (batch * dim * d_state), -(-length // steps))
-    return steps, max(1, chunks)
+    if device_type == 'cpu':
+        chunks = STEP_ELEMENTS // width
+        if chunks < MIN_CHUNKS:
+            chunks = 1
+    else:
+        chunks = max(1, GPU_STEP_ELEMENTS // width)
+        # Not isqrt: sizes may be symbolic.
+        while (steps * chunks) ** 2 < length:
+            chunks *= 2
+    return steps, min(chunks, -(-length // steps))
 
 
 def _split_chunks(x: Tensor, steps: int) -> Tensor:

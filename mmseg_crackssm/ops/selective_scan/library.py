@@ -15,9 +15,12 @@ in every graph, gradient or not, and costs more per call.
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from .backends import load_backend, resolve_backend
 
@@ -69,11 +72,11 @@ def _run_forward(
     return y.to(u.dtype), states
 
 
-def _scan(*args) -> Tensor:
+def _scan(*args: Any) -> Tensor:
     return _run_forward(*args, save_states=False)[0]
 
 
-def _scan_save_states(*args) -> tuple[Tensor, Tensor]:
+def _scan_save_states(*args: Any) -> tuple[Tensor, Tensor]:
     return _run_forward(*args, save_states=True)
 
 
@@ -151,7 +154,7 @@ class _SelectiveScanFunction(torch.autograd.Function):
     """Ties the operator that saves states to the one that uses them."""
 
     @staticmethod
-    def forward(ctx, *args):
+    def forward(ctx: FunctionCtx, *args: Any) -> Tensor:
         *inputs, delta_softplus, backend = args
         u = inputs[0]
         # Forward and backward must mean the same backend by 'auto'.
@@ -165,7 +168,7 @@ class _SelectiveScanFunction(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, states = ctx.saved_tensors
         grads = torch.ops.crackssm.selective_scan_backward.default(
             dy, *inputs, ctx.delta_softplus, states, ctx.backend
@@ -180,7 +183,7 @@ class _SelectiveScanFunction(torch.autograd.Function):
         )
 
 
-def _autograd_scan(*args) -> Tensor:
+def _autograd_scan(*args: Any) -> Tensor:
     """Kernel of the autograd key: states are saved for a gradient alone."""
     if torch.is_grad_enabled() and _any_requires_grad(args):
         return _SelectiveScanFunction.apply(*args)
@@ -188,7 +191,7 @@ def _autograd_scan(*args) -> Tensor:
         return torch.ops.crackssm.selective_scan.default(*args)
 
 
-def _autograd_backward(*args) -> tuple[Tensor, ...]:
+def _autograd_backward(*args: Any) -> tuple[Tensor, ...]:
     """Kernel of the autograd key: the gradients have no gradient."""
     if torch.is_grad_enabled() and _any_requires_grad(args):
         raise RuntimeError(
@@ -211,7 +214,7 @@ def _cast_all(
     ]
 
 
-def _states_shape(module, u: Tensor, B: Tensor) -> tuple[int, ...]:
+def _states_shape(module: ModuleType, u: Tensor, B: Tensor) -> tuple[int, ...]:
     batch, dim, length = u.shape
     if batch == 0:
         return (0,)
@@ -221,6 +224,7 @@ def _states_shape(module, u: Tensor, B: Tensor) -> tuple[int, ...]:
         length=length,
         d_state=B.shape[2],
         groups=B.shape[1],
+        device_type=u.device.type,
     )
 
 

@@ -32,7 +32,12 @@ def unavailable_reason() -> str | None:
 
 
 def states_shape(
-    batch: int, dim: int, length: int, d_state: int, groups: int
+    batch: int,
+    dim: int,
+    length: int,
+    d_state: int,
+    groups: int,
+    device_type: str,
 ) -> tuple[int, ...]:
     """Shape of the states the kernel keeps for its backward.
 
@@ -42,6 +47,7 @@ def states_shape(
         length: Number of steps L.
         d_state: State size N.
         groups: Number of groups; has no influence.
+        device_type: Type of the device; has no influence.
 
     Returns:
         (B, D, kernel chunks, 2 N).

@@ -83,7 +83,12 @@ def set_instruction_set(name: str | None) -> None:
 
 
 def states_shape(
-    batch: int, dim: int, length: int, d_state: int, groups: int
+    batch: int,
+    dim: int,
+    length: int,
+    d_state: int,
+    groups: int,
+    device_type: str,
 ) -> tuple[int, ...]:
     """Shape of the states that the backward starts from.
 
@@ -96,6 +101,7 @@ def states_shape(
         length: Steps.
         d_state: States per channel.
         groups: Groups of channels.
+        device_type: Type of the device.
     """
     return batch, dim, (length + _SAVED_EVERY - 1) // _SAVED_EVERY, d_state
 
@@ -136,7 +142,7 @@ def forward(
     groups, d_state = B.shape[1:3]
     y = u.new_empty(u.shape)
     shape = (
-        states_shape(batch, dim, length, d_state, groups)
+        states_shape(batch, dim, length, d_state, groups, u.device.type)
         if save_states
         else (0,)
     )

@@ -62,7 +62,7 @@ def test_states_are_dropped_unless_asked(kernel, make_inputs):
 
 
 def test_states_shape():
-    sizes = dict(batch=2, dim=8, d_state=16, groups=4)
+    sizes = dict(batch=2, dim=8, d_state=16, groups=4, device_type='cuda')
     assert mamba_ssm.states_shape(length=2048, **sizes) == (2, 8, 1, 32)
     assert mamba_ssm.states_shape(length=2049, **sizes) == (2, 8, 2, 32)
 

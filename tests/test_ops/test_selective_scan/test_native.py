@@ -388,7 +388,7 @@ def test_no_second_openmp_runtime(repo_root):
 def test_states_are_what_the_kernel_writes():
     inputs = draw(length=65, d_state=3)
     _, states = native.forward(*inputs.values(), True, True)
-    assert states.shape == native.states_shape(2, 20, 65, 3, 2)
+    assert states.shape == native.states_shape(2, 20, 65, 3, 2, 'cpu')
     assert states.shape == (2, 20, 3, 3)
     assert native._library().scan_saved_every() == 32
     y, states = native.forward(*inputs.values(), True, False)
