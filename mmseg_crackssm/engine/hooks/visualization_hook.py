@@ -4,6 +4,8 @@ from pathlib import Path, PurePath
 import cv2
 import mmcv
 import numpy as np
+import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -91,7 +93,7 @@ class CrackVisualizationHook(Hook):
                 self._write_prediction(name, sample, mask)
             if not self.draw:
                 continue
-            image = _image_of(sample, data_batch['inputs'][i])
+            image = _image_of(sample, data_batch['inputs'][i], dataset)
             painted = _paint(image, mask, sample)
             if self.overlay_dir:
                 write_png(self.overlay_dir / f'{name}.png', painted)
@@ -132,18 +134,41 @@ class CrackVisualizationHook(Hook):
         )
 
 
-def _image_of(sample: SegDataSample, inputs: object) -> np.ndarray:
+def _image_of(
+    sample: SegDataSample, inputs: torch.Tensor, dataset: object
+) -> np.ndarray:
     """The image (H, W, 3), BGR, in the size of the prediction."""
+    height, width = sample.pred_sem_seg.shape
     path = sample.metainfo.get('img_path')
     if path and Path(path).is_file():
-        return mmcv.imread(path)
+        image = _read_as_pipeline(path, dataset)
+        if image.shape[:2] == (height, width):
+            return image
     # Not from a file: the network's input before normalisation.
-    image = inputs.permute(1, 2, 0).cpu().numpy()
-    image = np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))
-    height, width = sample.pred_sem_seg.shape
+    image = _as_bgr(inputs.permute(1, 2, 0).cpu().numpy())
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height))
     return image
+
+
+def _read_as_pipeline(path: str, dataset: object) -> np.ndarray:
+    """Read an image as the data set does: turned by its EXIF or not."""
+    dataset = getattr(dataset, 'datasets', [dataset])[0]
+    pipeline = getattr(dataset, 'pipeline', None)
+    for transform in getattr(pipeline, 'transforms', ()):
+        if isinstance(transform, LoadImageFromFile):
+            loaded = transform.transform(dict(img_path=path))
+            if loaded is not None:
+                return _as_bgr(loaded['img'])
+    return mmcv.imread(path)
+
+
+def _as_bgr(image: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) of what a pipeline loads, grey or float too."""
+    image = image.clip(0, 255).astype(np.uint8)
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(image)
 
 
 def _paint(

@@ -5,8 +5,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from PIL import Image
 
 from mmseg_crackssm.engine import CrackVisualizationHook
 from mmseg_crackssm.engine.hooks.visualization_hook import write_png
@@ -27,9 +29,15 @@ def _sample(path: Path | None, scores: torch.Tensor) -> SegDataSample:
     return sample
 
 
-def _runner(root: Path | None, images: list | None = None):
+def _runner(
+    root: Path | None,
+    images: list | None = None,
+    transforms: tuple = (),
+):
     prefix = dict(img_path=str(root)) if root else {}
-    dataset = SimpleNamespace(data_prefix=prefix)
+    dataset = SimpleNamespace(
+        data_prefix=prefix, pipeline=SimpleNamespace(transforms=transforms)
+    )
     return SimpleNamespace(
         test_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset)),
         visualizer=SimpleNamespace(
@@ -72,6 +80,48 @@ def test_files_keep_names_and_folders(tmp_path, scores):
     )
     overlay = cv2.imread(str(tmp_path / 'over/b/x.png'))
     assert np.array_equal(overlay, draw_overlay(image, mask))
+
+
+@pytest.mark.parametrize(
+    ('orientation', 'color_type'),
+    [
+        (1, 'color'),
+        (1, 'grayscale'),
+        (3, 'color'),
+        (3, 'color_ignore_orientation'),
+        (6, 'color_ignore_orientation'),
+    ],
+)
+def test_image_is_the_one_that_the_pipeline_reads(
+    orientation, color_type, tmp_path
+):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.zeros((24, 16, 3), np.uint8)
+    pixels[:8] = 200
+    path = tmp_path / 'x.jpg'
+    Image.fromarray(pixels).save(path, exif=exif, quality=95)
+    loader = LoadImageFromFile(color_type=color_type, to_float32=True)
+    image = loader.transform(dict(img_path=str(path)))['img']
+    top_is_bright = orientation == 1 or color_type != 'color'
+    scores = torch.zeros(1, *image.shape[:2])
+    hook = CrackVisualizationHook(draw=True, overlay_dir=tmp_path / 'over')
+    hook.after_test_iter(
+        _runner(tmp_path, transforms=(loader,)),
+        0,
+        dict(inputs=[torch.zeros(3, *image.shape[:2])]),
+        [_sample(path, scores)],
+    )
+    drawn = cv2.imread(str(tmp_path / 'over/x.png'))
+    assert drawn.shape == (24, 16, 3)
+    assert (drawn[2].mean() > 150) == top_is_bright
+    # Without knowledge of the pipeline it is drawn all the same.
+    hook.after_test_iter(
+        _runner(tmp_path),
+        0,
+        dict(inputs=[torch.zeros(3, *image.shape[:2])]),
+        [_sample(path, scores)],
+    )
 
 
 def test_two_channels_give_the_softmax(tmp_path):
