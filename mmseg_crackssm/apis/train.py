@@ -41,8 +41,9 @@ def train_model(
         config: Path, name of a shipped config, or config.
         work_dir: Where logs and checkpoints go; by default the config's, or
             ``work_dirs/<name of the config>``.
-        resume: Continue from the latest checkpoint in ``work_dir``, or from
-            the config's ``load_from``.
+        resume: Continue from the latest checkpoint in ``work_dir``; from
+            the config's ``load_from`` if there is none, or if
+            ``cfg_options`` names it.
         amp: Mixed precision.
         seed: Overrides the config's.
         cfg_options: Settings to override, by dotted keys.
@@ -76,8 +77,11 @@ def train_model(
     _add_plain_checkpoint_hook(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     start = cfg.get('load_from')
-    if start is None and cfg.resume:
-        start = _latest_checkpoint(cfg.work_dir)
+    if cfg.resume and (cfg_options or {}).get('load_from') is None:
+        latest = _latest_checkpoint(cfg.work_dir)
+        if latest is not None:
+            # mmengine would resume from load_from, where it once started.
+            cfg.load_from, start = None, latest
     if start is not None and not is_url(start):
         load_weights(start, unsafe=unsafe_load)
     prepare_launch(cfg, launcher, local_rank)
