@@ -23,22 +23,27 @@ class Backend:
             that installs it.
         dtypes: Precisions it computes in.
         device_types: Devices it runs on; None means all.
+        max_d_state: Largest state size N; None means any.
     """
 
     module: str
     dtypes: tuple[torch.dtype, ...]
     device_types: tuple[str, ...] | None = None
+    max_d_state: int | None = None
 
     def load(self) -> ModuleType:
         """Import the module."""
         return importlib.import_module(self.module, package=__package__)
 
-    def serves(self, device_type: str, dtype: torch.dtype) -> bool:
-        """Whether it can compute there in this precision, once installed."""
+    def serves(
+        self, device_type: str, dtype: torch.dtype, d_state: int
+    ) -> bool:
+        """Whether it can compute this there, once installed."""
         on_device = (
             self.device_types is None or device_type in self.device_types
         )
-        return on_device and dtype in self.dtypes
+        fits = self.max_d_state is None or d_state <= self.max_d_state
+        return on_device and dtype in self.dtypes and fits
 
 
 # In the order in which 'auto' tries them. A new backend is one entry here.
@@ -47,6 +52,7 @@ BACKENDS = {
         module='.mamba_ssm',
         dtypes=(torch.float32,),
         device_types=('cuda',),
+        max_d_state=256,
     ),
     'native': Backend(
         module='.native',
@@ -66,7 +72,9 @@ def requested_backend(name: str) -> str:
     return os.environ.get(ENVIRONMENT_VARIABLE) or 'auto'
 
 
-def resolve_backend(name: str, device_type: str, dtype: torch.dtype) -> str:
+def resolve_backend(
+    name: str, device_type: str, dtype: torch.dtype, d_state: int = 1
+) -> str:
     """Name of the backend that serves a request.
 
     Args:
@@ -75,18 +83,19 @@ def resolve_backend(name: str, device_type: str, dtype: torch.dtype) -> str:
             backend.
         device_type: Type of the inputs' device, such as 'cpu'.
         dtype: Precision of the computation.
+        d_state: State size N.
 
     Returns:
         A key of ``BACKENDS``.
 
     Raises:
-        ValueError: There is no such backend, or it does not serve this device
-            and precision.
+        ValueError: There is no such backend, or it does not serve this
+            device, precision and state size.
         RuntimeError: The backend is not installed.
     """
     name = requested_backend(name)
     if name == 'auto':
-        return _first_usable(device_type, dtype)
+        return _first_usable(device_type, dtype, d_state)
     if name == REFERENCE:
         raise ValueError(
             "backend 'reference' is no single operator, so a traced model "
@@ -101,12 +110,14 @@ def resolve_backend(name: str, device_type: str, dtype: torch.dtype) -> str:
             f'{ENVIRONMENT_VARIABLE}).'
         )
     backend = BACKENDS[name]
-    if not backend.serves(device_type, dtype):
+    if not backend.serves(device_type, dtype, d_state):
         devices = backend.device_types or ('any',)
+        most = backend.max_d_state
         raise ValueError(
-            f'backend {name!r} expects device {" or ".join(devices)} and '
-            f'precision {" or ".join(map(str, backend.dtypes))}, got '
-            f"{device_type} and {dtype}. Use backend='auto'."
+            f'backend {name!r} expects device {" or ".join(devices)}, '
+            f'precision {" or ".join(map(str, backend.dtypes))} and '
+            f'{f"N up to {most}" if most else "any N"}, got {device_type}, '
+            f"{dtype} and {d_state}. Use backend='auto'."
         )
     reason = unavailable_reason(name)
     if reason is not None:
@@ -127,7 +138,7 @@ def available_backends(device: torch.device | str = 'cpu') -> tuple[str, ...]:
     usable = [
         name
         for name, backend in BACKENDS.items()
-        if backend.serves(device_type, torch.float32)
+        if backend.serves(device_type, torch.float32, d_state=1)
         and unavailable_reason(name) is None
     ]
     return (*usable, REFERENCE)
@@ -164,10 +175,10 @@ def load_backend(name: str) -> ModuleType:
     return BACKENDS[name].load()
 
 
-def _first_usable(device_type: str, dtype: torch.dtype) -> str:
+def _first_usable(device_type: str, dtype: torch.dtype, d_state: int) -> str:
     for name, backend in BACKENDS.items():
         if (
-            backend.serves(device_type, dtype)
+            backend.serves(device_type, dtype, d_state)
             and unavailable_reason(name) is None
         ):
             return name

@@ -47,6 +47,13 @@ def compute_dtype(u: Tensor) -> torch.dtype:
     return torch.float64 if u.dtype == torch.float64 else torch.float32
 
 
+def _resolve(backend: str, u: Tensor, A: Tensor) -> str:
+    """Name of the backend for these inputs."""
+    return resolve_backend(
+        backend, u.device.type, compute_dtype(u), d_state=A.shape[1]
+    )
+
+
 def _run_forward(
     u: Tensor,
     delta: Tensor,
@@ -61,7 +68,7 @@ def _run_forward(
 ) -> tuple[Tensor, Tensor]:
     """Call the backend in its precision, autocast switched off."""
     dtype = compute_dtype(u)
-    name = resolve_backend(backend, u.device.type, dtype)
+    name = _resolve(backend, u, A)
     module = load_backend(name)
     if u.numel() == 0:
         shape = _states_shape(module, u, B) if save_states else (0,)
@@ -96,7 +103,7 @@ def _scan_backward(
     """Gradients in the dtypes of the inputs."""
     inputs = (u, delta, A, B, C, D, delta_bias)
     dtype = compute_dtype(u)
-    name = resolve_backend(backend, u.device.type, dtype)
+    name = _resolve(backend, u, A)
     if u.numel() == 0:
         grads = [None if x is None else torch.zeros_like(x) for x in inputs]
     else:
@@ -126,7 +133,7 @@ def _fake_scan_save_states(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     dtype = compute_dtype(u)
-    name = resolve_backend(backend, u.device.type, dtype)
+    name = _resolve(backend, u, A)
     shape = _states_shape(load_backend(name), u, B)
     return u.new_empty(u.shape), u.new_empty(shape, dtype=dtype)
 
@@ -156,9 +163,8 @@ class _SelectiveScanFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, *args: Any) -> Tensor:
         *inputs, delta_softplus, backend = args
-        u = inputs[0]
         # Forward and backward must mean the same backend by 'auto'.
-        ctx.backend = resolve_backend(backend, u.device.type, compute_dtype(u))
+        ctx.backend = _resolve(backend, u=inputs[0], A=inputs[2])
         ctx.delta_softplus = delta_softplus
         with torch._C._AutoDispatchBelowAutograd():
             y, states = torch.ops.crackssm.selective_scan_save_states.default(

@@ -67,8 +67,9 @@ def forward(
     save_states: bool,
 ) -> tuple[Tensor, Tensor]:
     """Run the kernel; arguments and results as in :mod:`.chunked`."""
-    u, delta, B, C = map(_unit_time_stride, (u, delta, B, C))
-    D, delta_bias = map(_contiguous, (D, delta_bias))
+    # Its results have the strides of u and delta; ours are contiguous.
+    u, delta, D, delta_bias = map(_contiguous, (u, delta, D, delta_bias))
+    B, C = map(_unit_time_stride, (B, C))
     y, states, *_ = _kernel().fwd(
         u, delta, A.contiguous(), B, C, D, None, delta_bias, delta_softplus
     )
@@ -88,8 +89,10 @@ def backward(
     states: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Gradients; arguments and results as in :mod:`.chunked`."""
-    dy, u, delta, B, C = map(_unit_time_stride, (dy, u, delta, B, C))
-    D, delta_bias = map(_contiguous, (D, delta_bias))
+    dy, u, delta, D, delta_bias = map(
+        _contiguous, (dy, u, delta, D, delta_bias)
+    )
+    B, C = map(_unit_time_stride, (B, C))
     du, ddelta, dA, dB, dC, dD, dbias, *_ = _kernel().bwd(
         u,
         delta,
@@ -110,8 +113,8 @@ def backward(
         du,
         ddelta,
         dA,
-        dB,
-        dC,
+        dB.contiguous(),
+        dC.contiguous(),
         None if D is None else dD,
         None if delta_bias is None else dbias,
     )

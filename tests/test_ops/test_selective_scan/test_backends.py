@@ -44,6 +44,24 @@ def test_auto(installed, names, device, dtype, expected):
     assert backends.resolve_backend('auto', device, dtype) == expected
 
 
+def test_large_states_pass_by_the_cuda_kernel(installed):
+    installed('mamba_ssm')
+    for d_state, expected in ((256, 'mamba_ssm'), (257, 'torch')):
+        arguments = ('cuda', torch.float32, d_state)
+        assert backends.resolve_backend('auto', *arguments) == expected
+    with pytest.raises(ValueError, match='N up to 256, got .* 257'):
+        backends.resolve_backend('mamba_ssm', *arguments)
+
+
+def test_operators_tell_the_state_size(monkeypatch, make_inputs):
+    small = backends.Backend('.native', dtypes=(torch.float32,), max_d_state=2)
+    monkeypatch.setitem(backends.BACKENDS, 'native', small)
+    calls = count_chunked_calls(monkeypatch)
+    selective_scan(**make_inputs(d_state=3))
+    selective_scan(**make_inputs(d_state=3, requires_grad=True)).sum()
+    assert len(calls) == 2
+
+
 def test_available_backends(installed):
     installed('native', 'mamba_ssm')
     assert available_backends('cpu') == ('native', 'torch', 'reference')
@@ -68,7 +86,7 @@ def test_backend_for_another_device_or_precision(make_inputs):
         selective_scan(**make_inputs(), backend='mamba_ssm')
     with pytest.raises(ValueError, match="'native' expects .* got cuda"):
         backends.resolve_backend('native', 'cuda', torch.float32)
-    with pytest.raises(ValueError, match='precision torch.float32, got .*64'):
+    with pytest.raises(ValueError, match='precision torch.float32 .*got .*64'):
         backends.resolve_backend('mamba_ssm', 'cuda', torch.float64)
 
 

@@ -19,7 +19,7 @@ def kernel(monkeypatch):
         y, states = chunked.forward(
             u, delta, A, B, C, D, delta_bias, delta_softplus, True
         )
-        return y, states, 'rest'
+        return torch.empty_like(delta).copy_(y), states, 'rest'
 
     def bwd(u, delta, A, B, C, D, z, delta_bias, dout, x, out, dz, *flags):
         assert z is None and out is None and dz is None
@@ -29,8 +29,13 @@ def kernel(monkeypatch):
         grads = chunked.backward(
             dout, u, delta, A, B, C, D, delta_bias, delta_softplus, x
         )
-        # The kernel returns empty tensors where there is no D or bias.
-        return [torch.empty(0) if g is None else g for g in grads]
+        # The kernel allocates with empty_like, which keeps strides, and
+        # returns empty tensors where there is no D or bias.
+        given = u, delta, A, B, C, D, delta_bias
+        return [
+            torch.empty(0) if g is None else torch.empty_like(x).copy_(g)
+            for x, g in zip(given, grads, strict=True)
+        ]
 
     module = SimpleNamespace(fwd=fwd, bwd=bwd)
     monkeypatch.setitem(sys.modules, 'selective_scan_cuda', module)
@@ -54,6 +59,21 @@ def test_arguments_reach_the_kernel(kernel, make_inputs, absent):
         assert (grad is None) == (want is None) == (name in absent)
         if grad is not None:
             torch.testing.assert_close(grad, want)
+
+
+def test_results_are_contiguous(kernel, make_inputs):
+    """As the fake kernel announces them, whatever the inputs' strides."""
+    inputs = make_inputs()
+    for name in ('u', 'delta', 'B', 'C'):
+        x = inputs[name]
+        inputs[name] = x.transpose(0, 1).contiguous().transpose(0, 1)
+        assert inputs[name].stride(-1) == 1
+        assert not inputs[name].is_contiguous()
+    arguments = (*inputs.values(), True)
+    y, states = mamba_ssm.forward(*arguments, True)
+    grads = mamba_ssm.backward(inputs['u'], *arguments, states)
+    for name, x in zip(('y', *inputs), (y, *grads), strict=True):
+        assert x.is_contiguous(), name
 
 
 def test_states_are_dropped_unless_asked(kernel, make_inputs):
