@@ -14,8 +14,8 @@ class CrackForestDataset(CrackDataset):
 
     Shi et al., "Automatic road crack detection using random structured
     forests", IEEE T-ITS 2016. The release keeps its labels in MATLAB files;
-    ``tools/dataset_converters/cfd.py`` writes ``images/``, ``masks/`` and
-    ``splits/{train,val,test}.txt``.
+    :mod:`mmseg_crackssm.datasets.converters.cfd` writes ``images/``,
+    ``masks/`` and ``splits/{train,val,test}.txt``.
 
     Args:
         ann_file: One of the split files, or '' for all images.
@@ -28,7 +28,7 @@ class CrackForestDataset(CrackDataset):
         'groundTruth/*.mat'
     )
     PREPARE = (
-        'Prepare it with: python tools/dataset_converters/cfd.py '
+        'Prepare it with: python -m mmseg_crackssm.datasets.converters.cfd '
         'CrackForest-dataset data/CFD (first the release, then data_root)'
     )
 

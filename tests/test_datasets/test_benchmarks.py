@@ -79,7 +79,7 @@ def test_missing_data_says_what_to_do(tmp_path):
         CrackForestDataset(data_root=root)
     for part in (
         'CrackForest Dataset',
-        'python tools/dataset_converters/cfd.py',
+        'python -m mmseg_crackssm.datasets.converters.cfd ',
     ):
         assert part in str(caught.value)
 
@@ -122,10 +122,6 @@ def test_cfd_config(cfd):
     assert shapes(samples['train']) == ((320, 320), (320, 320))
     assert shapes(samples['val']) == ((320, 480), (320, 480))
     assert cfg.train_dataloader.sampler.type == 'InfiniteSampler'
-    # Every resized image must still hold a full crop.
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    for _ in range(8):
-        assert shapes(dataset[0])[0] == (320, 320)
 
 
 def test_tut_config(tut):

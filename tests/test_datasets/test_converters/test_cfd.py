@@ -1,7 +1,5 @@
-import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,16 +8,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from mmseg_crackssm.datasets import CrackForestDataset, LoadCrackAnnotations
-
-TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'cfd.py'
-
-
-@pytest.fixture(scope='module')
-def cfd():
-    spec = importlib.util.spec_from_file_location('cfd_converter', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from mmseg_crackssm.datasets.converters import cfd
 
 
 def labels():
@@ -50,7 +39,7 @@ def release(tmp_path):
     return src
 
 
-def test_enclosed_areas_are_no_crack(cfd):
+def test_enclosed_areas_are_no_crack():
     mask = cfd.labels_to_mask(labels())
     assert (mask[4:8] == 255).all() and (mask[24:26] == 255).all()
     assert mask.sum() == 255 * 6 * 48
@@ -59,12 +48,12 @@ def test_enclosed_areas_are_no_crack(cfd):
 @pytest.mark.parametrize(
     ('faint', 'value'), [('crack', 255), ('background', 0), ('ignore', 128)]
 )
-def test_faint_cracks(cfd, faint, value):
+def test_faint_cracks(faint, value):
     mask = cfd.labels_to_mask(labels(), faint=faint)
     assert (mask[24:26] == value).all() and (mask[4:8] == 255).all()
 
 
-def test_writes_images_masks_and_splits(cfd, release, tmp_path):
+def test_writes_images_masks_and_splits(release, tmp_path):
     dst = tmp_path / 'CFD'
     report = cfd.convert(release, dst)
     assert report.splits == dict(
@@ -89,7 +78,7 @@ def test_writes_images_masks_and_splits(cfd, release, tmp_path):
     assert cfd.convert(release, dst) == report
 
 
-def test_broken_and_lone_files_are_reported(cfd, release, tmp_path):
+def test_broken_and_lone_files_are_reported(release, tmp_path):
     (release / 'groundTruth/001.mat').write_bytes(b'no mat file')
     (release / 'image/002.jpg').write_bytes(b'no jpeg')
     add(release, '005', size=(40, 32))
@@ -110,7 +99,7 @@ def test_broken_and_lone_files_are_reported(cfd, release, tmp_path):
     assert '5, 6, 7' in report.broken['006']
 
 
-def test_wrong_folders(cfd, release, tmp_path):
+def test_wrong_folders(release, tmp_path):
     with pytest.raises(FileNotFoundError, match='CrackForest'):
         cfd.convert(tmp_path / 'absent', tmp_path / 'CFD')
     with pytest.raises(ValueError, match='release itself'):
@@ -123,27 +112,52 @@ def test_wrong_folders(cfd, release, tmp_path):
         cfd.convert(release, tmp_path / 'CFD')
 
 
-def test_command_line(release, tmp_path):
-    def run(*args):
-        return subprocess.run(
-            [sys.executable, str(TOOL), *map(str, args)],
-            capture_output=True,
-            text=True,
-        )
+def test_command(release, tmp_path, capsys):
+    assert cfd.main([str(release), str(tmp_path / 'CFD')]) == 0
+    assert '2 train, 1 val, 1 test' in capsys.readouterr().out
+    (release / 'image/002.jpg').write_bytes(b'no jpeg')
+    assert cfd.main([str(release), str(tmp_path / 'CFD')]) == 1
+    assert 'broken 002' in capsys.readouterr().out
 
-    done = run(release, tmp_path / 'CFD')
+
+@pytest.mark.parametrize(
+    ('src', 'dst', 'match'),
+    [
+        ('absent', 'CFD', 'CrackForest'),
+        ('release', 'release', 'release itself'),
+        ('release', 'file', 'is a file'),
+        ('release', 'taken', 'is a file'),
+    ],
+)
+def test_errors_of_the_command_are_one_line(
+    src, dst, match, release, tmp_path, capsys
+):
+    (tmp_path / 'file').touch()
+    (tmp_path / 'taken').mkdir()
+    (tmp_path / 'taken/masks').touch()
+    assert cfd.main([str(tmp_path / src), str(tmp_path / dst)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith('Error: ') and error.count('\n') == 1
+    assert match in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('way', ['module', 'tool'])
+def test_command_starts(way, release, tmp_path, repo_root):
+    command = ['-m', 'mmseg_crackssm.datasets.converters.cfd']
+    if way == 'tool':
+        command = [str(repo_root / 'tools/dataset_converters/cfd.py')]
+    done = subprocess.run(
+        [sys.executable, *command, str(release), str(tmp_path / 'CFD')],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert '2 train, 1 val, 1 test' in done.stdout
-    (release / 'image/002.jpg').write_bytes(b'no jpeg')
-    done = run(release, tmp_path / 'CFD')
-    assert done.returncode == 1 and 'broken 002' in done.stdout
-    done = run(tmp_path / 'absent', tmp_path / 'CFD')
-    assert done.returncode == 1
-    assert done.stderr.startswith('error: ')
-    assert 'Traceback' not in done.stderr
+    assert 'RuntimeWarning' not in done.stderr
 
 
-def test_real_images(cfd, crack_data_dir, tmp_path):
+def test_real_images(crack_data_dir, tmp_path):
     src = crack_data_dir / 'cfd'
     report = cfd.convert(src, tmp_path)
     counts = {split: len(names) for split, names in report.splits.items()}
