@@ -172,7 +172,10 @@ def tiny_config(
             val_dataloader=held_out,
             test_dataloader=held_out,
             val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
-            test_evaluator=[dict(type='IoUMetric', iou_metrics=['mIoU'])],
+            test_evaluator=[
+                dict(type='CrackMetric'),
+                dict(type='IoUMetric', iou_metrics=['mIoU']),
+            ],
             train_cfg=dict(
                 type='ReproducibleIterBasedTrainLoop',
                 max_iters=max_iters,
