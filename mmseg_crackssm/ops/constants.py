@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 class TensorCache:
-    """The most recently used constant tensors, by key.
+    """The most recently used constant tensors, by key; any thread may ask.
 
     A tensor made while something watches or replaces torch's operators (a
     trace, fake tensors, a FLOP counter) belongs to that mode and is not kept.
@@ -21,6 +22,7 @@ class TensorCache:
     def __init__(self, capacity: int = 128) -> None:
         self.capacity = capacity
         self._tensors: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._tensors)
@@ -34,15 +36,18 @@ class TensorCache:
         """
         if torch.compiler.is_compiling() or _get_current_dispatch_mode():
             return build()
-        tensor = self._tensors.get(key)
-        if tensor is None:
-            # An inference tensor could not take part in a later backward.
-            with torch.inference_mode(False):
-                tensor = self._tensors[key] = build()
+        with self._lock:
+            tensor = self._tensors.get(key)
+            if tensor is not None:
+                self._tensors.move_to_end(key)
+                return tensor
+        # An inference tensor could not take part in a later backward.
+        with torch.inference_mode(False):
+            tensor = build()
+        with self._lock:
+            tensor = self._tensors.setdefault(key, tensor)
             if len(self._tensors) > self.capacity:
                 self._tensors.popitem(last=False)
-        else:
-            self._tensors.move_to_end(key)
         return tensor
 
 

@@ -58,7 +58,7 @@ def scan_order(
     device = concrete_device(device)
     return _CACHE.get(
         (name, height, width, device),
-        lambda: _build_order(name, height, width).to(device),
+        lambda: _build_order(name, height, width, device),
     )
 
 
@@ -83,7 +83,7 @@ def inverse_scan_order(
     device = concrete_device(device)
     return _CACHE.get(
         ('inverse', name, height, width, device),
-        lambda: inverse_order(_build_order(name, height, width)).to(device),
+        lambda: inverse_order(_build_order(name, height, width, device)),
     )
 
 
@@ -113,8 +113,12 @@ def _check(name: str, height: int, width: int) -> None:
         )
 
 
-def _build_order(name: str, height: int, width: int) -> Tensor:
-    grid = torch.arange(height * width).view(height, width)
+def _build_order(
+    name: str, height: int, width: int, device: torch.device
+) -> Tensor:
+    # On the device from the start: a compiled graph, which keeps no tensor
+    # of the cache, needs no copy at each call.
+    grid = torch.arange(height * width, device=device).view(height, width)
     if name == 'raster':
         return grid.flatten()
     if name == 'raster_t':
@@ -133,15 +137,15 @@ def _build_order(name: str, height: int, width: int) -> Tensor:
 
 def _snake_rows(grid: Tensor) -> Tensor:
     """Read a grid row by row, every second row backwards."""
-    backwards = (torch.arange(grid.shape[0]) % 2 == 1)[:, None]
-    return torch.where(backwards, grid.flip(1), grid).flatten()
+    rows = torch.arange(grid.shape[0], device=grid.device)[:, None]
+    return torch.where(rows % 2 == 1, grid.flip(1), grid).flatten()
 
 
 def _snake_anti_diagonals(grid: Tensor) -> Tensor:
     """Read a grid along its anti-diagonals, first up, then down, and so on."""
     height, width = grid.shape
-    rows = torch.arange(height)[:, None]
-    columns = torch.arange(width)[None, :]
+    rows = torch.arange(height, device=grid.device)[:, None]
+    columns = torch.arange(width, device=grid.device)[None, :]
     diagonal = rows + columns
     along = torch.where(diagonal % 2 == 0, columns, rows)
     rank = diagonal * max(height, width) + along

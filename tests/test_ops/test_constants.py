@@ -1,3 +1,6 @@
+from collections import OrderedDict
+from threading import Thread
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,6 +28,33 @@ def test_drops_the_least_recently_used():
     assert len(cache) == 2
     assert cache.get(1, lambda: torch.zeros(1)) is first
     assert cache.get(2, lambda: torch.zeros(1)) == 0
+
+
+class MeddledTensors(OrderedDict):
+    """Another thread asks for 'b' whenever 'a' has been looked up."""
+
+    def __init__(self, cache):
+        super().__init__()
+        self.cache = cache
+
+    def get(self, key):
+        tensor = super().get(key)
+        if key == 'a':
+            thread = Thread(
+                target=self.cache.get, args=('b', lambda: torch.zeros(1))
+            )
+            thread.start()
+            thread.join(timeout=0.2)
+        return tensor
+
+
+def test_another_thread_may_evict_a_tensor():
+    cache = TensorCache(capacity=1)
+    first = cache.get('a', lambda: torch.ones(1))
+    tensors = MeddledTensors(cache)
+    tensors.update(cache._tensors)
+    cache._tensors = tensors
+    assert cache.get('a', lambda: torch.zeros(1)) is first
 
 
 def test_keeps_nothing_that_belongs_to_a_mode():

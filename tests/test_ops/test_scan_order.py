@@ -104,6 +104,11 @@ def test_compiles_and_exports():
     assert torch.equal(compiled(x), expected)
     program = torch.export.export(Reader(), (x,))
     assert torch.equal(program.module()(x), expected)
+    # Made where it is needed, not copied there at each call.
+    program = torch.export.export(Reader(), (x.to('meta'),))
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert not [t for t in targets if t.startswith(('aten.to', 'aten._to'))]
+    assert any('arange' in target for target in targets)
 
 
 def test_bad_arguments():
