@@ -219,7 +219,8 @@ class ReproducibleIterBasedTrainLoop(IterBasedTrainLoop):
                 )
             ):
                 self.runner.val_loop.run()
-        self.dataloader_iterator = None  # ends the workers
+        # Ends the workers; persistent ones the loader holds as well.
+        self.dataloader_iterator = self.dataloader._iterator = None
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model

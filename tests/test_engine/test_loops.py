@@ -129,6 +129,8 @@ def test_resume_continues_bit_for_bit(tmp_path, num_workers):
         ],
     )
     whole = _train(cfg, 'whole')
+    # No worker outlives the training.
+    assert whole.train_loop.dataloader._iterator is None
     # The last checkpoint is of iteration 3, a validation ran after 4.
     cut = _train(cfg, 'cut first', stop_after=5)
     resumed = _train(cfg, 'cut second', resume=True)

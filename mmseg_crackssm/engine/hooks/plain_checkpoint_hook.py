@@ -107,5 +107,5 @@ class PlainCheckpointHook(Hook):
         if isinstance(message_hub, dict):
             message_hub['log_scalars'] = {
                 name: _to_history(value)
-                for name, value in message_hub['log_scalars'].items()
+                for name, value in message_hub.get('log_scalars', {}).items()
             }

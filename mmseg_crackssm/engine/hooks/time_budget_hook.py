@@ -91,7 +91,6 @@ class TimeBudgetHook(Hook):
         self._iters_before = 0
         self._start = 0.0
         self._limit = 0
-        self._finished = False
 
     def before_train(self, runner: Runner) -> None:
         """Start the clock.
@@ -130,7 +129,6 @@ class TimeBudgetHook(Hook):
         elapsed = self._elapsed()
         done = runner.iter + 1
         if elapsed >= self.seconds or done >= self._limit:
-            self._finished = True
             runner.train_loop._max_iters = done
             runner.logger.info(
                 f'Time budget: {done} iterations in {elapsed:.1f} s '

@@ -68,3 +68,7 @@ def test_checkpoint_without_message_hub_is_left_alone():
     checkpoint = dict(state_dict={})
     PlainCheckpointHook().after_load_checkpoint(None, checkpoint)
     assert checkpoint == dict(state_dict={})
+    # As another program may have written it.
+    checkpoint = dict(message_hub=dict(runtime_info={}))
+    PlainCheckpointHook().after_load_checkpoint(None, checkpoint)
+    assert checkpoint['message_hub']['log_scalars'] == {}
