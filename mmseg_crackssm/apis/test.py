@@ -25,6 +25,7 @@ from .launch import (
     prepare_launch,
     set_seed,
 )
+from .tta import switch_on_tta
 
 
 def test_model(
@@ -54,8 +55,8 @@ def test_model(
         show: Open a window for each image.
         show_dir: Folder for overlays of prediction and ground truth.
         wait_time: Seconds that each window stays.
-        tta: Test-time augmentation by the config's ``tta_model`` and
-            ``tta_pipeline``.
+        tta: Test-time augmentation; see
+            :func:`~mmseg_crackssm.apis.tta.switch_on_tta`.
         seed: Overrides the config's.
         cfg_options: Settings to override, by dotted keys.
         unsafe_load: Load a checkpoint that holds more than weights.
@@ -93,7 +94,7 @@ def test_model(
     if show or show_dir or out:
         _switch_on_drawing(cfg, show, show_dir, wait_time, out)
     if tta:
-        _switch_on_tta(cfg)
+        switch_on_tta(cfg)
     weights = None
     if not is_url(checkpoint):
         weights = load_weights(checkpoint, unsafe=unsafe_load)
@@ -128,16 +129,6 @@ def _switch_on_drawing(
     )
 
 
-def _switch_on_tta(cfg: Config) -> None:
-    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-        raise UsageError(
-            f'--tta: {cfg.filename} defines no tta_model and tta_pipeline'
-        )
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-    cfg.tta_model.module = cfg.model
-    cfg.model = cfg.tta_model
-
-
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line of testing."""
     parser = argparse.ArgumentParser(description='Test a segmentor')
@@ -164,7 +155,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='seconds that each window stays',
     )
     parser.add_argument(
-        '--tta', action='store_true', help='test-time augmentation'
+        '--tta',
+        action='store_true',
+        help="test-time augmentation: mirrored images, or the config's "
+        'tta_pipeline',
     )
     add_common_arguments(parser)
     return parser.parse_args(argv)

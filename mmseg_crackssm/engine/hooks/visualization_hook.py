@@ -86,6 +86,9 @@ class CrackVisualizationHook(Hook):
             return
         dataset = runner.test_loop.dataloader.dataset
         root = getattr(dataset, 'data_prefix', {}).get('img_path')
+        inputs = (data_batch or {}).get('inputs', [])
+        if len(inputs) and isinstance(inputs[0], (list, tuple)):
+            inputs = inputs[0]  # The first test-time augmentation.
         for i, sample in enumerate(outputs):
             name = self._name_of(sample, root)
             mask = sample.pred_sem_seg.data[0].cpu().numpy() > 0
@@ -93,7 +96,7 @@ class CrackVisualizationHook(Hook):
                 self._write_prediction(name, sample, mask)
             if not self.draw:
                 continue
-            image = _image_of(sample, data_batch['inputs'][i], dataset)
+            image = _image_of(sample, inputs[i], dataset)
             painted = _paint(image, mask, sample)
             if self.overlay_dir:
                 write_png(self.overlay_dir / f'{name}.png', painted)
