@@ -36,14 +36,19 @@ class CrackMetric(BaseMetric):
 
     What is scored is ``seg_logits``, not the predicted mask. mmseg's
     ``SegTTAModel`` merges the masks of its augmentations alone and leaves the
-    ``seg_logits`` of the last one, so its results are not to be scored here.
+    ``seg_logits`` of the last one, so its results are not to be scored here;
+    :class:`~mmseg_crackssm.apis.tta.CrackTTAModel` merges these too.
 
     Args:
         protocols: Names of the protocols. ``crack``: see
             :func:`~mmseg_crackssm.evaluation.crack_scores`.
         score_map: What the thresholds are compared with. ``prob``: the crack
             probability. ``logit``: SCSegamba's published 8-bit map, see
-            :func:`~mmseg_crackssm.evaluation.logit_map`.
+            :func:`~mmseg_crackssm.evaluation.logit_map`. Of a one-channel
+            head mmseg keeps the sigmoid in single precision alone, whose
+            logit is known to 0.001 at 10, to 0.1 at 14.5 and not above 17.3:
+            where an image's greatest logit exceeds 12, its levels, and with
+            them the figures, are approximate.
         threshold: Where F1, P and R are taken, in [0, 1); None for the
             published one, 0.5 of the probability or 0 of the logit map.
         one_channel: What a ``seg_logits`` map of one channel holds. mmseg's
