@@ -1,8 +1,18 @@
 """Checks shared by the tests of the models."""
 
+import os
+import shutil
+import sysconfig
+
 import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+
+
+def c_compiler() -> str | None:
+    """The compiler that builds Python extensions here, if there is one."""
+    words = os.environ.get('CC') or sysconfig.get_config_var('CC') or 'cc'
+    return shutil.which(words.split()[0])
 
 
 def untrained_parameters(module: torch.nn.Module) -> list[str]:

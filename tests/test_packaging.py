@@ -2,6 +2,7 @@
 
 import configparser
 import email
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import mmseg_crackssm
+from checks import c_compiler
 from mmseg_crackssm.utils import STACKS
 
 STACK_DISTRIBUTIONS = {
@@ -208,6 +210,8 @@ def test_wheel_is_complete(wheel, source_copy):
     expected = {name for name in expected if name.endswith('.py')}
     for name in files_below(source_copy, 'configs', 'tools'):
         expected.add(f'mmseg_crackssm/.mim/{name}')
+    if c_compiler() is not None:
+        expected.add('mmseg_crackssm/ops/selective_scan/_native_scan.so')
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert 'mmseg_crackssm/.mim/tools/train.py' in expected
@@ -218,6 +222,52 @@ def test_wheel_is_complete(wheel, source_copy):
         if not name.startswith(('mmseg_crackssm/', 'mmseg_crackssm-'))
     }
     assert not outside
+
+
+TRAIN = """
+import runpy
+import mmseg_crackssm
+print('imported', mmseg_crackssm.__file__)
+runpy.run_module('mmseg_crackssm.apis.train', run_name='__main__')
+"""
+
+
+@pytest.mark.slow
+def test_installed_wheel_trains(wheel, tmp_path):
+    """Outside the checkout, with nothing but what the wheel holds."""
+    site, run = tmp_path / 'site', tmp_path / 'run'
+    run.mkdir()
+    pip = [sys.executable, '-m', 'pip', 'install', '-q', '--no-index']
+    subprocess.run(
+        [*pip, '--no-deps', '--target', str(site), str(wheel)],
+        check=True,
+        capture_output=True,
+    )
+    options = {
+        'train_dataloader.dataset.size': 64,
+        'train_dataloader.batch_size': 2,
+        'val_dataloader.dataset.size': 64,
+        'val_dataloader.dataset.num_samples': 2,
+        'default_hooks.time_budget.seconds': 2,
+    }
+    for loader in ('train_dataloader', 'val_dataloader'):
+        options[f'{loader}.num_workers'] = 0
+        options[f'{loader}.persistent_workers'] = False
+    done = subprocess.run(
+        [
+            *(sys.executable, '-c', TRAIN),
+            *('crackssm/crackssm_synthetic-256.py', '--work-dir', 'out'),
+            *('--cfg-options', *(f'{k}={v}' for k, v in options.items())),
+        ],
+        cwd=run,
+        env={**os.environ, 'PYTHONPATH': str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert f'imported {site}' in done.stdout
+    assert (run / 'out' / 'last_checkpoint').is_file()
+    assert 'crack/F1' in done.stdout + done.stderr
 
 
 @pytest.mark.slow

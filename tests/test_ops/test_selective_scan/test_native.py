@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from checks import c_compiler
 from mmseg_crackssm.ops.selective_scan import native
 from mmseg_crackssm.ops.selective_scan.reference import (
     selective_scan_reference,
@@ -147,10 +147,8 @@ SHAPES = [
 
 def test_kernel_is_there_where_it_can_be_compiled():
     # The installation goes on without it: the tests must not.
-    words = os.environ.get('CC') or sysconfig.get_config_var('CC') or ''
-    compiler = words.split()[0] if words else 'cc'
-    if shutil.which(compiler) is None:
-        pytest.skip(f'no C compiler: no {compiler}')
+    if c_compiler() is None:
+        pytest.skip('no C compiler')
     assert REASON is None, REASON
 
 
