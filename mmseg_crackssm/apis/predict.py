@@ -2,14 +2,17 @@
 IMAGE_OR_FOLDER --out DIR``."""
 
 import argparse
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
+import torch
 from mmengine.config import DictAction
 from mmengine.utils import ProgressBar
 from mmseg.models import BaseSegmentor
@@ -26,6 +29,8 @@ from .inference import check_settings, init_model, predict_images, read_image
 IMAGE_SUFFIXES = frozenset(
     '.bmp .jpeg .jpg .jp2 .pbm .pgm .png .ppm .tif .tiff .webp'.split()
 )
+#: Tiles in which an image is tried that memory does not suffice for.
+FALLBACK_TILE = 1024
 #: Sub-folders of the outputs.
 OUTPUT_KINDS = ('mask', 'probability', 'overlay')
 
@@ -36,11 +41,13 @@ class PredictionSummary:
 
     Attributes:
         done: Files predicted.
-        skipped: File -> why it could not be read.
+        skipped: File -> why it could not be read or predicted.
+        tiled: Those predicted in tiles for want of memory.
     """
 
     done: list[Path] = field(default_factory=list)
     skipped: dict[Path, str] = field(default_factory=dict)
+    tiled: list[Path] = field(default_factory=list)
 
 
 def find_images(source: Path, out: Path) -> dict[Path, str]:
@@ -109,6 +116,8 @@ def predict_files(
     For each image ``out`` receives ``mask/<name>.png`` (0 and 255),
     ``probability/<name>.png`` (16-bit grey, probability times 65535) and
     ``overlay/<name>.png`` (cracks red over the image), in the image's size.
+    Where memory does not suffice, an image is tried once more in tiles of
+    1024 pixels, at its own size, and else skipped.
 
     Args:
         model: From :func:`init_model`.
@@ -121,7 +130,7 @@ def predict_files(
         progress: Show a progress bar on the standard error stream.
 
     Returns:
-        What was done and what was skipped as unreadable.
+        What was done, and what was skipped.
 
     Raises:
         FileNotFoundError: If there is no image.
@@ -131,18 +140,13 @@ def predict_files(
     names = _check_arguments(source, out, threshold, tile, batch)
     summary = PredictionSummary()
     bar = ProgressBar(len(names), file=sys.stderr) if progress else None
+    predict = partial(predict_images, model, threshold=threshold)
     for paths, images in _batches(names, batch, summary, bar):
-        predictions = predict_images(
-            model, images, threshold=threshold, tile=tile
-        )
+        predictions = _predict_batch(predict, paths, images, tile, summary)
         for path, image, item in zip(paths, images, predictions, strict=True):
-            mask = item['mask']
-            probability = probability_to_uint16(item['probability'])
-            name = names[path]
-            write_png(out / 'mask' / name, mask.astype(np.uint8) * 255)
-            write_png(out / 'probability' / name, probability)
-            write_png(out / 'overlay' / name, draw_overlay(image, mask))
-            summary.done.append(path)
+            if item is not None:
+                _write_prediction(out, names[path], image, item)
+                summary.done.append(path)
             if bar:
                 bar.update()
     if bar:
@@ -165,6 +169,69 @@ def _check_arguments(
     for kind in OUTPUT_KINDS:
         check_output_folder(out / kind, '--out')
     return names
+
+
+def _predict_batch(
+    predict: Callable,
+    paths: list[Path],
+    images: list[np.ndarray],
+    tile: int | None,
+    summary: PredictionSummary,
+) -> list[dict[str, np.ndarray] | None]:
+    """Predict a batch; where memory is short, each image alone, then tiled.
+
+    Returns:
+        None for an image that does not even fit so; it is noted as skipped.
+    """
+    found = _unless_out_of_memory(predict, images, tile)
+    if found is not None:
+        return found
+    if len(images) > 1:
+        return [
+            _predict_batch(predict, [path], [image], tile, summary)[0]
+            for path, image in zip(paths, images, strict=True)
+        ]
+    (path,), side = paths, FALLBACK_TILE
+    if max(images[0].shape) > side and (tile is None or tile > side):
+        found = _unless_out_of_memory(predict, images, side)
+    if found is None:
+        height, width = images[0].shape[:2]
+        summary.skipped[path] = (
+            f'{path}: memory does not suffice for {width} x {height} pixels; '
+            f'try --tile with less than {min(side, tile or side)}'
+        )
+        return [None]
+    summary.tiled.append(path)
+    return found
+
+
+def _unless_out_of_memory(
+    predict: Callable, images: list[np.ndarray], tile: int | None
+) -> list[dict[str, np.ndarray]] | None:
+    """None if memory does not suffice; all that was taken is free again."""
+    try:
+        return predict(images, tile=tile)
+    except MemoryError:
+        pass
+    except (RuntimeError, cv2.error) as error:
+        if not re.search(
+            "out of memory|can't allocate|insufficient memory",
+            str(error),
+            re.I,
+        ):
+            raise
+    torch.cuda.empty_cache()
+    return None
+
+
+def _write_prediction(
+    out: Path, name: str, image: np.ndarray, item: dict[str, np.ndarray]
+) -> None:
+    mask = item['mask']
+    probability = probability_to_uint16(item['probability'])
+    write_png(out / 'mask' / name, mask.astype(np.uint8) * 255)
+    write_png(out / 'probability' / name, probability)
+    write_png(out / 'overlay' / name, draw_overlay(image, mask))
 
 
 def _batches(
@@ -246,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit code: 1 if nothing could be read.
+        The exit code: 1 if nothing could be predicted.
     """
     return run_cli(partial(_predict, parse_args(argv)))
 
@@ -276,10 +343,15 @@ def _predict(args: argparse.Namespace) -> int:
         batch=args.batch,
         progress=True,
     )
-    lines = [f'skipped {why}' for why in summary.skipped.values()]
+    lines = [
+        f'{path}: not enough memory for the whole, predicted in tiles of '
+        f'{FALLBACK_TILE}'
+        for path in summary.tiled
+    ]
+    lines += [f'skipped {why}' for why in summary.skipped.values()]
     lines.append(
-        f'{len(summary.done)} predicted, {len(summary.skipped)} skipped as '
-        f'unreadable; results in {args.out}'
+        f'{len(summary.done)} predicted, {len(summary.skipped)} skipped; '
+        f'results in {args.out}'
     )
     text = '\n'.join(lines) + '\n'
     sys.stdout.write(text.encode('utf-8', 'backslashreplace').decode('utf-8'))

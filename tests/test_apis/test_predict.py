@@ -144,6 +144,53 @@ def test_bad_arguments_are_named_before_the_model_is_built(
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.parametrize(
+    'error',
+    [
+        MemoryError(),
+        RuntimeError('CUDA out of memory. Tried to allocate 9 GiB'),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_what_memory_does_not_suffice_for_is_tiled_or_skipped(
+    error, tmp_path, monkeypatch
+):
+    calls = []
+
+    def predict_images(model, images, *, threshold, tile):
+        calls.append((len(images), images[0].shape[1], tile))
+        if len(images) > 2 or images[0].shape[1] > 9 and tile is None:
+            raise error
+        if images[0].shape[1] > 29:
+            raise error
+        empty = np.zeros(images[0].shape[:2], np.float32)
+        return [dict(mask=empty > 0, probability=empty)] * len(images)
+
+    monkeypatch.setattr(predict, 'predict_images', predict_images)
+    monkeypatch.setattr(predict, 'FALLBACK_TILE', 16)
+    for i, width in enumerate([8, 8, 8, 20, 30, 12, 8]):
+        _write(tmp_path / f'{i}.png', (8, width))
+    summary = predict_files(None, tmp_path, tmp_path / 'out', batch=3)
+    assert [path.name for path in summary.done] == [
+        f'{i}.png' for i in (0, 1, 2, 3, 6)
+    ]
+    assert [path.name for path in summary.tiled] == ['3.png']
+    assert {p.name for p in summary.skipped} == {'4.png', '5.png'}
+    assert '30 x 8' in summary.skipped[tmp_path / '4.png']
+    assert calls[:5] == [(3, 8, None), *[(1, 8, None)] * 3, (1, 20, None)]
+    assert calls[5] == (1, 20, 16)
+
+
+def test_other_errors_of_the_network_are_not_hidden(tmp_path, monkeypatch):
+    def predict_images(model, images, **kwargs):
+        raise RuntimeError('size mismatch')
+
+    monkeypatch.setattr(predict, 'predict_images', predict_images)
+    _write(tmp_path / 'a.png')
+    with pytest.raises(RuntimeError, match='size mismatch'):
+        predict_files(None, tmp_path, tmp_path / 'out')
+
+
 def test_nothing_to_predict(tmp_path):
     with pytest.raises(FileNotFoundError, match='does not exist'):
         find_images(tmp_path / 'none', tmp_path)
