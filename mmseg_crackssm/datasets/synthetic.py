@@ -13,18 +13,31 @@ from . import pavement
 from .crack_dataset import CrackDataset
 from .crack_paths import CrackPath, draw_paths, random_cracks
 
-#: Share of images without any crack.
+#: Share of images that no crack is drawn in.
 CRACK_FREE = 0.07
 
 
 def _as_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or min(pair) < 32:
+    pair = size if isinstance(size, (tuple, list)) else (size, size)
+    if len(pair) != 2 or not all(_is_count(side, least=32) for side in pair):
         raise ValueError(
-            'size must be one number or (height, width), at least 32 pixels, '
-            f'got {size}'
+            'size must be one whole number or (height, width), at least 32 '
+            f'pixels, got {size!r}'
         )
     return int(pair[0]), int(pair[1])
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and value >= least
+
+
+def _check_series(seed: int, clarity: float) -> None:
+    if not _is_count(seed, least=0):
+        raise ValueError(
+            f'seed must be a whole number, 0 or above, got {seed!r}'
+        )
+    if not (isinstance(clarity, (int, float)) and 0 <= clarity <= 1):
+        raise ValueError(f'clarity must be from 0 to 1, got {clarity!r}')
 
 
 def _background(
@@ -164,15 +177,18 @@ def draw_crack(
     Returns:
         The image (H, W, 3), uint8 BGR, and the mask (H, W), uint8 with 1 for
         crack. The same arguments give the same arrays, whatever was drawn
-        before. About 7 % of the images have no crack.
+        before. 7 % of the images are drawn without a crack, and in a few
+        more it lies outside the frame.
+
+    Raises:
+        ValueError: If an argument is out of its range.
     """
     size = _as_size(size)
-    if index < 0 or seed < 0:
+    if not _is_count(index, least=0):
         raise ValueError(
-            f'index and seed must be 0 or above, got {index} and {seed}'
+            f'index must be a whole number, 0 or above, got {index!r}'
         )
-    if not 0 <= clarity <= 1:
-        raise ValueError(f'clarity must be from 0 to 1, got {clarity}')
+    _check_series(seed, clarity)
     rng = np.random.default_rng([seed, index, *size])
     grey, light, grain = _background(rng, size)
     mask = np.zeros(size, dtype=np.uint8)
@@ -214,6 +230,9 @@ class SyntheticCrackDataset(BaseSegDataset):
         size: Side, or height and width, in pixels.
         clarity: See :func:`draw_crack`.
         **kwargs: ``pipeline`` and the like, passed to ``BaseSegDataset``.
+
+    Raises:
+        ValueError: If an argument is out of its range.
     """
 
     METAINFO = CrackDataset.METAINFO
@@ -226,10 +245,12 @@ class SyntheticCrackDataset(BaseSegDataset):
         clarity: float = 0.0,
         **kwargs,
     ) -> None:
-        if num_samples < 1:
+        if not _is_count(num_samples, least=1):
             raise ValueError(
-                f'num_samples must be at least 1, got {num_samples}'
+                'num_samples must be a whole number, at least 1, got '
+                f'{num_samples!r}'
             )
+        _check_series(seed, clarity)
         self.num_samples = num_samples
         self.seed = seed
         self.size = _as_size(size)

@@ -72,6 +72,9 @@ def test_no_sample_has_undefined_values():
         dict(index=0, seed=-1),
         dict(index=0, size=16),
         dict(index=0, size=(64, 64, 3)),
+        dict(index=0, size='64'),
+        dict(index=0, clarity=1.5),
+        dict(index=1.0),
     ],
 )
 def test_bad_arguments(kwargs):
@@ -107,8 +110,21 @@ def test_dataset():
     assert dataset.metainfo['classes'] == ('background', 'crack')
 
 
-def test_dataset_rejects_bad_numbers():
-    with pytest.raises(ValueError, match='num_samples'):
-        SyntheticCrackDataset(num_samples=0)
-    with pytest.raises(ValueError, match='size'):
-        SyntheticCrackDataset(size=8)
+@pytest.mark.parametrize(
+    ('argument', 'value'),
+    [
+        ('num_samples', 0),
+        ('num_samples', 1.5),
+        ('size', 8),
+        ('size', 64.5),
+        ('size', None),
+        ('clarity', 2),
+        ('clarity', -0.1),
+        ('clarity', 'high'),
+        ('seed', -1),
+        ('seed', None),
+    ],
+)
+def test_dataset_rejects_bad_arguments(argument, value):
+    with pytest.raises(ValueError, match=f'{argument} must .* got'):
+        SyntheticCrackDataset(**{argument: value})
