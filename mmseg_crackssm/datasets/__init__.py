@@ -4,10 +4,8 @@ from .synthetic import SyntheticCrackDataset, draw_crack
 from .transforms import (
     LoadCrackAnnotations,
     LoadSyntheticCrack,
-    RandomBlurNoise,
     RandomCrackCrop,
     RandomDihedral,
-    RandomShadow,
 )
 
 __all__ = [
@@ -15,10 +13,8 @@ __all__ = [
     'CrackForestDataset',
     'LoadCrackAnnotations',
     'LoadSyntheticCrack',
-    'RandomBlurNoise',
     'RandomCrackCrop',
     'RandomDihedral',
-    'RandomShadow',
     'SyntheticCrackDataset',
     'TUTDataset',
     'draw_crack',

@@ -1,8 +1,6 @@
 from .augment import (
-    RandomBlurNoise,
     RandomCrackCrop,
     RandomDihedral,
-    RandomShadow,
 )
 from .loading import LoadCrackAnnotations
 from .synthetic import LoadSyntheticCrack
@@ -10,8 +8,6 @@ from .synthetic import LoadSyntheticCrack
 __all__ = [
     'LoadCrackAnnotations',
     'LoadSyntheticCrack',
-    'RandomBlurNoise',
     'RandomCrackCrop',
     'RandomDihedral',
-    'RandomShadow',
 ]

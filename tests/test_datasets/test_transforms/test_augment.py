@@ -4,10 +4,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import TRANSFORMS
 
 from mmseg_crackssm.datasets import (
-    RandomBlurNoise,
     RandomCrackCrop,
     RandomDihedral,
-    RandomShadow,
 )
 
 
@@ -96,39 +94,12 @@ def test_crack_crop_of_small_or_empty_images():
     assert small['gt_seg_map'].sum() == 1
 
 
-def test_shadow_darkens_one_side():
-    darker = []
-    for _ in range(20):
-        results = RandomShadow(prob=1).transform(sample())
-        before = sample()['img'].astype(int)
-        change = before - results['img'].astype(int)
-        assert results['img'].dtype == np.uint8
-        assert change.min() >= 0 and change.max() <= 0.46 * 120
-        darker.append(change[..., 1].mean() > 2)
-    assert any(darker)
-    still = RandomShadow(prob=0).transform(sample())
-    np.testing.assert_array_equal(still['img'], sample()['img'])
-
-
-@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
-def test_blur_noise(dtype):
-    results = sample()
-    results['img'] = results['img'].astype(dtype)
-    out = RandomBlurNoise(prob=1).transform(results)['img']
-    assert out.dtype == dtype and out.shape == (40, 60, 3)
-    assert 0.5 < out[..., 1].std() < 12
-    still = RandomBlurNoise(prob=0).transform(sample())
-    np.testing.assert_array_equal(still['img'], sample()['img'])
-
-
 @pytest.mark.parametrize(
     'call',
     [
         lambda: RandomDihedral(prob=2),
         lambda: RandomCrackCrop(0),
         lambda: RandomCrackCrop((8, 8, 8)),
-        lambda: RandomShadow(strength=(0.5, 1.0)),
-        lambda: RandomBlurNoise(max_sigma=0),
     ],
 )
 def test_bad_arguments(call):
@@ -141,8 +112,6 @@ def test_bad_arguments(call):
     [
         dict(type='RandomDihedral', prob=0.5),
         dict(type='RandomCrackCrop', crop_size=(16, 16)),
-        dict(type='RandomShadow'),
-        dict(type='RandomBlurNoise'),
         dict(type='LoadCrackAnnotations'),
         dict(type='LoadSyntheticCrack'),
     ],
