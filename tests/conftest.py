@@ -17,6 +17,15 @@ torch.set_num_threads(
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked ``gpu`` where torch sees no CUDA device."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if 'gpu' in item.keywords:
+            item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))
+
+
 def shared_path(*parts: str) -> Path:
     """Path of shared test material, or skip the calling test.
 

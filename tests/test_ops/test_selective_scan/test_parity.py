@@ -29,22 +29,18 @@ NAMES = [(file, name) for file, names in CASES.items() for name in names]
 ROUNDED = 1e-7
 
 
-def backends_and_dtypes():
+def backends_and_dtypes(device):
+    """Every backend that serves a device, installed or not."""
     for name in (*BACKENDS, 'reference'):
+        backend = BACKENDS.get(name)
         for dtype in (torch.float32, torch.float64):
-            backend = BACKENDS.get(name)
-            if backend is None or dtype in backend.dtypes:
+            if backend is None or backend.serves(device, dtype, d_state=1):
                 yield pytest.param(name, dtype, id=f'{name}-{str(dtype)[6:]}')
 
 
-def device_for(backend):
-    """A device on which the backend works here, or skip."""
-    for device in ('cpu', 'cuda'):
-        if device == 'cuda' and not torch.cuda.is_available():
-            continue
-        if backend in available_backends(device):
-            return device
-    pytest.skip(f'backend {backend}: {unavailable_reason(backend)}')
+def skip_unless_available(backend, device):
+    if backend not in available_backends(device):
+        pytest.skip(f'backend {backend}: {unavailable_reason(backend)}')
 
 
 @pytest.fixture(scope='module')
@@ -71,10 +67,27 @@ def test_no_golden_case_is_left_out(cases):
 @pytest.mark.parametrize(
     ('file', 'name'), NAMES, ids=[f'{file}-{name}' for file, name in NAMES]
 )
-@pytest.mark.parametrize(('backend', 'dtype'), list(backends_and_dtypes()))
+@pytest.mark.parametrize(
+    ('backend', 'dtype'), list(backends_and_dtypes('cpu'))
+)
 def test_output_and_gradients(cases, file, name, backend, dtype):
-    case = cases[file][name]
-    device = device_for(backend)
+    skip_unless_available(backend, 'cpu')
+    check_case(cases[file][name], backend=backend, dtype=dtype, device='cpu')
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ('backend', 'dtype'), list(backends_and_dtypes('cuda'))
+)
+def test_output_and_gradients_on_cuda(cases, backend, dtype):
+    skip_unless_available(backend, 'cuda')
+    for file, name in NAMES:
+        check_case(
+            cases[file][name], backend=backend, dtype=dtype, device='cuda'
+        )
+
+
+def check_case(case, backend, dtype, device):
     inputs = {
         key: x.detach().to(device, dtype).requires_grad_()
         for key, x in case['inputs'].items()
