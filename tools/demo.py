@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from mmseg.models import BaseSegmentor
 
 from mmseg_crackssm.apis import (
     init_model,
@@ -17,14 +18,20 @@ from mmseg_crackssm.apis import (
     test_model,
     train_model,
 )
-from mmseg_crackssm.apis.errors import run_cli
+from mmseg_crackssm.apis.errors import check_output_folder, run_cli
 from mmseg_crackssm.datasets.synthetic import draw_crack
 from mmseg_crackssm.visualization import draw_comparison, draw_overlay
 
 CONFIG = 'crackssm/crackssm_synthetic-256.py'
 
 
-def contact_sheet(model, held_out: dict, num_images: int) -> np.ndarray:
+#: The F1 that a run of the config's length reaches.
+EXPECTED_F1 = 0.8
+
+
+def contact_sheet(
+    model: BaseSegmentor, held_out: dict, num_images: int
+) -> np.ndarray:
     """Held-out images beside the label and the prediction.
 
     Args:
@@ -66,8 +73,14 @@ def contact_sheet(model, held_out: dict, num_images: int) -> np.ndarray:
     return np.hstack([np.vstack(panels[:half]), np.vstack(panels[half:])])
 
 
-def run_demo(out: Path, seconds: float | None) -> None:
-    """Train, test, draw; prints the scores and the path of the picture."""
+def run_demo(out: Path, seconds: float | None) -> int:
+    """Train, test, draw; prints the scores and the path of the picture.
+
+    Returns:
+        The exit code: 1 if a run of full length stays below the F1 expected
+        of it.
+    """
+    check_output_folder(out, '--out')
     options = {}
     if seconds is not None:
         options['default_hooks.time_budget.seconds'] = seconds
@@ -87,6 +100,13 @@ def run_demo(out: Path, seconds: float | None) -> None:
         print(f'  {name:<5}{scores[f"crack/{name}"]:.4f}')
     print(f'Checkpoint:  {checkpoint.resolve()}')
     print(f'Predictions: {picture.resolve()}')
+    if seconds is None and not scores['crack/F1'] >= EXPECTED_F1:
+        print(
+            f'F1 is below the expected {EXPECTED_F1}: something is wrong, or '
+            'this machine is too slow for the time given (more: --seconds)'
+        )
+        return 1
+    return 0
 
 
 def main() -> int:
