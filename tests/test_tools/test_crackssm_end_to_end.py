@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
+import mmseg
 import numpy as np
 import pytest
 import torch
@@ -135,6 +137,41 @@ def test_real_cracks(crack_data_dir, repo_root, tmp_path):
     mask = cv2.imread(str(tmp_path / 'out' / 'mask' / 'odd.png'), -1)
     assert mask.shape == (101, 133)
     assert set(np.unique(mask)) <= {0, 255}
+
+
+def test_tools_of_mmseg_run_the_configs(repo_root, tmp_path):
+    """``custom_imports`` in the config is all that they need."""
+    tools = Path(mmseg.__file__).parent / '.mim' / 'tools'
+    config = str(
+        repo_root / 'configs' / 'crackssm' / 'crackssm_synthetic-256.py'
+    )
+    options = in_process_loading() | {'train_cfg.max_iters': 1}
+    for loader in LOADERS:
+        options[f'{loader}.dataset.size'] = '"(32,32)"'
+        options[f'{loader}.dataset.num_samples'] = 4
+    options = [f'{key}={value}' for key, value in options.items()]
+    for arguments in (
+        ['train.py', config],
+        ['test.py', config, 'run/iter_1.pth'],
+    ):
+        done = subprocess.run(
+            [
+                sys.executable,
+                str(tools / arguments[0]),
+                *arguments[1:],
+                '--work-dir',
+                'run',
+                '--cfg-options',
+                *options,
+            ],
+            cwd=tmp_path,
+            env=dict(os.environ, PYTHONPATH=str(repo_root)),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert 'crack/F1' in done.stdout + done.stderr
 
 
 def test_demo(repo_root, tmp_path):
