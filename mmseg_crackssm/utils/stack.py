@@ -22,7 +22,12 @@ STACKS = {
     },
 }
 INSTALL_COMMANDS = {
-    name: f'pip install "mmseg_crackssm[{name}]"' for name in STACKS
+    'onedl': 'pip install "mmseg_crackssm[onedl]"',
+    # mmcv compiles against the torch that is installed; the README says what
+    # else must be there.
+    'openmmlab': (
+        'pip install --no-build-isolation "mmseg_crackssm[openmmlab]"'
+    ),
 }
 
 

@@ -21,7 +21,7 @@ def test_import_without_a_stack_says_what_to_install(hidden):
     assert result.stderr.splitlines()[-1] == (
         f'ImportError: mmseg_crackssm needs {", ".join(hidden)}: run '
         'pip install "mmseg_crackssm[onedl]" (recommended) or '
-        'pip install "mmseg_crackssm[openmmlab]"'
+        'pip install --no-build-isolation "mmseg_crackssm[openmmlab]"'
     )
 
 
