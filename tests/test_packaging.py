@@ -338,3 +338,22 @@ def test_make_clean_leaves_no_compiled_kernel(repo_root, tmp_path):
         ['make', 'clean'], cwd=tmp_path, capture_output=True, check=True
     )
     assert not kernel.exists()
+
+
+@pytest.mark.skipif(shutil.which('git') is None, reason='needs git')
+def test_ci_refuses_what_is_not_committed(repo_root, tmp_path):
+    subprocess.run(['git', 'init', '-q'], cwd=tmp_path, check=True)
+    (tmp_path / '.ci').mkdir()
+    shutil.copy(repo_root / '.ci' / 'run', tmp_path / '.ci')
+    (tmp_path / 'forgotten.py').touch()
+    env = {k: v for k, v in os.environ.items() if k != 'CI'}
+    result = subprocess.run(
+        [str(tmp_path / '.ci' / 'run')],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert 'A clean checkout' in result.stderr
+    assert 'forgotten.py' in result.stderr
+    assert 'make lint' not in result.stdout
