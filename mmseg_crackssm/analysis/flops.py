@@ -40,7 +40,11 @@ _MATMUL_OPS = {_ATEN.bmm, _ATEN.baddbmm, _ATEN.addbmm, _ATEN.dot}
 
 
 def _attention_flops(
-    query: torch.Size, key: torch.Size, value: torch.Size, *_, **__
+    query: torch.Size,
+    key: torch.Size,
+    value: torch.Size,
+    *_: object,
+    **__: object,
 ) -> int:
     *batch, length, width = query
     return 2 * prod(batch) * length * key[-2] * (width + value[-1])

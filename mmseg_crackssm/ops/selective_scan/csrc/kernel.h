@@ -5,6 +5,8 @@
 
 #include "forward.h"
 
+#include "backward_segment.h"
+
 #include "backward.h"
 
 #undef real
