@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 
 from checks import label_samples
 from mmseg_crackssm.analysis import measure_config
+from mmseg_crackssm.models import DPSM, DirectionHead
 
 CONFIG_ROOT = Path(__file__).resolve().parents[2] / 'configs'
 LEAVES = sorted(
@@ -70,6 +71,20 @@ def test_config_gives_one_crack_logit_per_pixel(leaf):
         (sample,) = model.predict(torch.randn(1, 3, *size))
     assert sample.seg_logits.data.shape == (1, *size)
     assert sample.seg_logits.data.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    'leaf', [leaf for leaf in LEAVES if leaf.startswith('crackssm/')]
+)
+def test_head_and_dpsm_mean_the_same_directions(leaf):
+    model = MODELS.build(load(leaf).model)
+    found = [m for m in model.modules() if isinstance(m, DPSM)]
+    head = getattr(model, 'auxiliary_head', None)
+    if isinstance(head, DirectionHead):
+        (dpsm,) = found
+        assert head.loss_decode.directions == dpsm.directions
+    else:
+        assert head is None
 
 
 @pytest.mark.parametrize('leaf', OTHER_BACKBONES)

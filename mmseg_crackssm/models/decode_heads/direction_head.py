@@ -20,12 +20,17 @@ class DirectionHead(BaseDecodeHead):
     needs no direction labels.
 
     Args:
-        directions: The crack directions of F_dir's channels.
+        directions: The crack directions of F_dir's channels: the names given
+            to DPSM, in its order. The head sees their number alone, so that
+            others would be learnt without a word.
         in_index: Index of F_dir among the features of the backbone or neck.
         loss_decode: The loss; ``CrackDirectionLoss`` of weight 0.5 by
             default.
         ignore_index: Label of the pixels to leave out.
         align_corners: Of the resize of F_dir to the label.
+
+    Raises:
+        ValueError: On an unknown direction, or a loss for other directions.
     """
 
     def __init__(
@@ -55,6 +60,12 @@ class DirectionHead(BaseDecodeHead):
             init_cfg=None,
         )
         del self.conv_seg
+        meant = getattr(self.loss_decode, 'directions', directions)
+        if meant != directions:
+            raise ValueError(
+                f'DirectionHead: expected a loss for directions {directions}, '
+                f'got one for {meant}. Give both the same.'
+            )
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Return F_dir (B, K, h, w) out of the features.

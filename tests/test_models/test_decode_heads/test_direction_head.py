@@ -30,3 +30,11 @@ def test_reads_the_fifth_feature():
     assert DirectionHead()(features) is features[4]
     with pytest.raises(ValueError, match='in_index=4'):
         DirectionHead(in_index=-1)(features)
+
+
+def test_loss_for_other_directions_is_refused():
+    loss = dict(
+        type='CrackDirectionLoss', directions=('diagonal', 'anti_diagonal')
+    )
+    with pytest.raises(ValueError, match='loss for directions .*horizontal'):
+        DirectionHead(directions=('horizontal', 'vertical'), loss_decode=loss)
