@@ -10,7 +10,7 @@ model = dict(
     decode_head=dict(
         loss_decode=[
             # Balances precision and recall at the threshold of 0.5.
-            dict(type='CrackBCELoss', pos_weight=2.5, loss_weight=3.0),
+            dict(type='CrackBCELoss', pos_weight=1.8, loss_weight=3.0),
             dict(type='CrackDiceLoss', loss_weight=1.0),
         ]
     ),
