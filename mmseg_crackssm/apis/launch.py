@@ -127,19 +127,22 @@ def enable_amp(cfg: Config) -> None:
     """Switch the optimiser wrapper to mixed precision.
 
     On a GPU that is mmengine's ``AmpOptimWrapper`` (float16 with dynamic
-    loss scale), on CPU bfloat16 without scale.
+    loss scale), on CPU bfloat16 without scale. A config that asks for
+    bfloat16 by itself keeps it.
 
     Raises:
         UsageError: If the config has another kind of wrapper.
     """
     wrapper = cfg.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper'):
+    if kind == 'BFloat16OptimWrapper':
+        return
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UsageError(
             f'--amp works with optim_wrapper.type OptimWrapper, got {kind}'
         )
     if get_device() == 'cpu':
-        wrapper.type = 'CPUAmpOptimWrapper'
+        wrapper.type = 'BFloat16OptimWrapper'
         for key in ('loss_scale', 'dtype'):
             wrapper.pop(key, None)
     elif kind != 'AmpOptimWrapper':

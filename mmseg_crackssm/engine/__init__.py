@@ -4,10 +4,10 @@ from .hooks import (
     TimeBudgetHook,
 )
 from .loops import ReproducibleIterBasedTrainLoop
-from .optimizers import CPUAmpOptimWrapper, NoDecayOptimWrapperConstructor
+from .optimizers import BFloat16OptimWrapper, NoDecayOptimWrapperConstructor
 
 __all__ = [
-    'CPUAmpOptimWrapper',
+    'BFloat16OptimWrapper',
     'CrackVisualizationHook',
     'NoDecayOptimWrapperConstructor',
     'PlainCheckpointHook',

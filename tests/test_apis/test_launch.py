@@ -90,7 +90,7 @@ def test_local_rank_of_the_environment_wins(on_cpu, monkeypatch):
 @pytest.mark.parametrize(
     ('device', 'expected'),
     [
-        ('cpu', dict(type='CPUAmpOptimWrapper')),
+        ('cpu', dict(type='BFloat16OptimWrapper')),
         ('cuda', dict(type='AmpOptimWrapper', loss_scale='dynamic')),
     ],
 )
@@ -99,6 +99,9 @@ def test_amp_by_device(monkeypatch, device, expected):
     cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
     enable_amp(cfg)
     assert cfg.optim_wrapper == expected
+    cfg.optim_wrapper = dict(type='BFloat16OptimWrapper')
+    enable_amp(cfg)
+    assert cfg.optim_wrapper == dict(type='BFloat16OptimWrapper')
     cfg.optim_wrapper = dict(type='OtherWrapper')
     with pytest.raises(UsageError, match='OtherWrapper'):
         enable_amp(cfg)

@@ -1,4 +1,4 @@
-from .amp_optim_wrapper import CPUAmpOptimWrapper
+from .amp_optim_wrapper import BFloat16OptimWrapper
 from .optim_constructor import NoDecayOptimWrapperConstructor
 
-__all__ = ['CPUAmpOptimWrapper', 'NoDecayOptimWrapperConstructor']
+__all__ = ['BFloat16OptimWrapper', 'NoDecayOptimWrapperConstructor']

@@ -4,9 +4,10 @@ from mmseg.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from mmseg_crackssm.engine import (
-    CPUAmpOptimWrapper,
+    BFloat16OptimWrapper,
     NoDecayOptimWrapperConstructor,
 )
+from mmseg_crackssm.engine.optimizers import amp_optim_wrapper
 
 
 class Model(nn.Module):
@@ -49,19 +50,22 @@ def test_unknown_keys_are_refused():
         NoDecayOptimWrapperConstructor(CFG, dict(custom_keys={}))
 
 
-def test_amp_on_cpu_runs_in_bfloat16():
+@pytest.mark.parametrize('fast', [True, False])
+def test_bfloat16_where_the_device_has_it(monkeypatch, fast):
+    monkeypatch.setattr(amp_optim_wrapper, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(amp_optim_wrapper, 'has_bfloat16', lambda _: fast)
     model = Model()
     wrapper = OPTIM_WRAPPERS.build(
         dict(
-            type='CPUAmpOptimWrapper',
+            type='BFloat16OptimWrapper',
             optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
         )
     )
-    assert isinstance(wrapper, CPUAmpOptimWrapper)
+    assert isinstance(wrapper, BFloat16OptimWrapper)
     before = model.linear.weight.detach().clone()
     with wrapper.optim_context(model):
         out = model.linear(torch.ones(1, 3))
-        assert out.dtype == torch.bfloat16
+        assert out.dtype == (torch.bfloat16 if fast else torch.float32)
         loss = out.sum()
     wrapper.update_params(loss)
     assert model.linear.weight.dtype == torch.float32
