@@ -137,7 +137,7 @@ class CrackBCELoss(_BinaryLoss):
         super().__init__(loss_weight=loss_weight, loss_name=loss_name)
         self.pos_weight = pos_weight
 
-    def _loss(self, pred: Tensor, target: Tensor, ignore_index: int):
+    def _loss(self, pred: Tensor, target: Tensor, ignore_index: int) -> Tensor:
         return masked_bce(
             pred,
             target,
@@ -170,7 +170,7 @@ class CrackDiceLoss(_BinaryLoss):
         self.smooth = smooth
         self.per_image = per_image
 
-    def _loss(self, pred: Tensor, target: Tensor, ignore_index: int):
+    def _loss(self, pred: Tensor, target: Tensor, ignore_index: int) -> Tensor:
         return soft_dice_loss(
             pred,
             target,

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmseg_crackssm.ops import selective_scan
-from mmseg_crackssm.ops.selective_scan import chunked
+from mmseg_crackssm.ops.selective_scan import chunked, tiles
 
 
 class AllocationMeter(TorchDispatchMode):
@@ -49,8 +49,8 @@ class AllocationMeter(TorchDispatchMode):
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles of 4 chunks of 16 steps for one batch of 4 channels, N = 2."""
-    monkeypatch.setattr(chunked, 'STEP_ELEMENTS', 32)
-    monkeypatch.setattr(chunked, 'MIN_CHUNKS', 1)
+    monkeypatch.setattr(tiles, 'STEP_ELEMENTS', 32)
+    monkeypatch.setattr(tiles, 'MIN_CHUNKS', 1)
 
 
 def run(inputs, save_states):
@@ -84,8 +84,8 @@ def run_backward(inputs, states):
 def test_borders_of_chunks_and_tiles(
     monkeypatch, make_inputs, length, step_elements
 ):
-    monkeypatch.setattr(chunked, 'STEP_ELEMENTS', step_elements)
-    monkeypatch.setattr(chunked, 'MIN_CHUNKS', 1)
+    monkeypatch.setattr(tiles, 'STEP_ELEMENTS', step_elements)
+    monkeypatch.setattr(tiles, 'MIN_CHUNKS', 1)
     inputs = make_inputs(
         batch=1,
         length=length,
@@ -148,13 +148,13 @@ def test_memory_is_bounded_and_time_linear(
 def test_calls_on_a_gpu_are_bounded(length):
     """In proportion to sqrt(L) at most, however wide a step is."""
     for exponent in range(4, 26):
-        steps, chunks = chunked._tile_size(
+        steps, chunks = tiles.tile_size(
             width=2**exponent, length=length, device_type='cuda'
         )
-        tiles = -(-length // (steps * chunks))
-        assert tiles <= length**0.5
+        count = -(-length // (steps * chunks))
+        assert count <= length**0.5
         # Tiles grow no further than that bound asks for.
-        portion = max(chunked.GPU_STEP_ELEMENTS, 2**exponent)
+        portion = max(tiles.GPU_STEP_ELEMENTS, 2**exponent)
         assert chunks == 1 or (
             chunks * 2**exponent <= portion
             or (steps * chunks // 2) ** 2 < length
@@ -163,7 +163,7 @@ def test_calls_on_a_gpu_are_bounded(length):
 
 def test_wide_steps_run_once_on_a_cpu():
     def tile_size(width):
-        return chunked._tile_size(width=width, length=3136, device_type='cpu')
+        return tiles.tile_size(width=width, length=3136, device_type='cpu')
 
     assert tile_size(width=16 * 256 * 16) == (16, 1)
     assert tile_size(width=256 * 16) == (16, 64)
