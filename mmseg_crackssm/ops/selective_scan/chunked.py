@@ -156,7 +156,9 @@ def backward(
         dA += grads.A
         if delta_softplus:
             raw = scan.raw_delta(start, stop)
-            ddelta[..., start:stop].mul_(raw.sigmoid_())
+            part = ddelta[..., start:stop]
+            # Not a sigmoid: beyond 20 softplus is the identity to torch.
+            part.copy_(torch.ops.aten.softplus_backward(part, raw, 1, 20))
     if D is not None:
         du.addcmul_(dy, D[:, None])
     dbias = None if delta_bias is None else ddelta.sum((0, 2))
@@ -205,6 +207,9 @@ def _tile_backward(
         torch.sum(work, -2, out=along_B[t])
         r.mul_(tile.decay[t])
         torch.mul(r, states[t], out=work)
+        if t >= tile.first_padded:
+            # Not NaN where the last state is not finite.
+            work[..., -1] = 0
         dA.addcmul_(work, tile.delta[t].unsqueeze(-2))
         work.mul_(tile.A)
         torch.sum(work, -2, out=ddelta[t])

@@ -77,6 +77,7 @@ class Scan:
             A=self.A,
             B=split_chunks(self.B[..., start:stop], self.steps),
             C=split_chunks(self.C[..., start:stop], self.steps),
+            length=stop - start,
         )
 
 
@@ -89,16 +90,28 @@ class Tile:
         A: (1, G, E, N, 1).
         B: (T, B, G, N, K).
         C: (T, B, G, N, K).
+        length: Steps that are not padding.
     """
 
     def __init__(
-        self, delta: Tensor, u: Tensor, A: Tensor, B: Tensor, C: Tensor
+        self,
+        delta: Tensor,
+        u: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        length: int,
     ) -> None:
         self.delta, self.u, self.A = delta, u, A
         self.B, self.C = B.unsqueeze(3), C.unsqueeze(3)
         self.drive = delta * u
         self.steps, self.chunks = u.shape[0], u.shape[-1]
         self.decay = torch.mul(delta.unsqueeze(-2), A).exp_()
+        # Steps of the last chunk from here on are padding.
+        self.first_padded = self.steps - (self.steps * self.chunks - length)
+        if self.first_padded < self.steps:
+            # 1 also where A is infinite, and 0 A therefore NaN.
+            self.decay[self.first_padded :, ..., -1] = 1
 
     def advance(self, states: Tensor, t: int) -> None:
         """Take step t in place on states (B, G, E, N, K)."""

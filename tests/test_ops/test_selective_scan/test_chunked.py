@@ -179,6 +179,26 @@ def test_growing_states_do_not_poison_idle_channels(make_inputs):
     assert y.abs().max() == 0
 
 
+@pytest.mark.parametrize('name', ('u', 'A'))
+def test_padding_does_not_spread_what_is_not_finite(make_inputs, name):
+    # 37 steps are padded to three chunks of 16.
+    inputs = make_inputs(dtype=torch.float64)
+    if name == 'u':
+        inputs['u'][:, 0, -1] = torch.inf
+    else:
+        inputs['A'][0, 0] = -torch.inf
+    results = []
+    for backend in ('torch', 'reference'):
+        leaves = {k: x.clone().requires_grad_() for k, x in inputs.items()}
+        y = selective_scan(**leaves, delta_softplus=True, backend=backend)
+        grads = torch.autograd.grad(y.sum(), leaves.values())
+        results.append((y, *grads))
+    for key, got, expected in zip(('y', *inputs), *results, strict=True):
+        finite = expected.isfinite()
+        assert torch.equal(got.isfinite(), finite), key
+        torch.testing.assert_close(got[finite], expected[finite], msg=key)
+
+
 def test_strides_do_not_matter(make_inputs):
     inputs = make_inputs()
     expected = selective_scan(**inputs, delta_softplus=True, backend='torch')
