@@ -183,12 +183,15 @@ INLINE vec NAME(exp_minus_abs)(vec x)
     return NAME(exp2)(minus_abs * NAME(broadcast)((real)LOG2_OF_E));
 }
 
-/* log(1 + exp(x)) for every x; torch's switch to x itself above 20 lies
- * below the rounding error. */
+/* log(1 + exp(x)), and x itself above 20, as torch has it. In float that
+ * switch lies below the rounding error. */
 INLINE vec NAME(softplus)(vec x)
 {
     const vec zero = NAME(broadcast)(0);
     vec log_part = NAME(log1p_fraction)(NAME(exp_minus_abs)(x));
+#if REAL_IS_DOUBLE
+    log_part = NAME(select)(x > NAME(broadcast)(20), zero, log_part);
+#endif
     return NAME(select)(x > zero, x, zero) + log_part;
 }
 
@@ -197,6 +200,9 @@ INLINE vec NAME(sigmoid)(vec x)
 {
     const vec one = NAME(broadcast)(1);
     vec e = NAME(exp_minus_abs)(x);
+#if REAL_IS_DOUBLE
+    e = NAME(select)(x > NAME(broadcast)(20), NAME(broadcast)(0), e);
+#endif
     return NAME(select)(x < NAME(broadcast)(0), e, one) *
            NAME(reciprocal)(one + e);
 }
