@@ -88,7 +88,10 @@ def _as_groups(B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _expand_groups(x: Tensor, groups: int) -> Tensor:
-    return x if x.shape[1] == groups else x.expand(-1, groups, -1, -1)
+    if x.shape[1] == groups:
+        return x
+    # Cast first: the gradients of the copies are then summed in float32.
+    return x.to(library.compute_dtype(x)).expand(-1, groups, -1, -1)
 
 
 def _check_inputs(
@@ -101,6 +104,14 @@ def _check_inputs(
     delta_bias: Tensor | None,
 ) -> None:
     """Raise on the first argument that breaks the contract."""
+    given = dict(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+    for name, x in given.items():
+        is_optional = name in ('D', 'delta_bias')
+        if not isinstance(x, Tensor) and not (is_optional and x is None):
+            raise ValueError(
+                f'{name}: expected a tensor{" or None" if is_optional else ""}'
+                f', got {type(x).__name__}.'
+            )
     if u.dim() != 3:
         raise ValueError(f'u: expected (B, D, L), got {_form(u)}.')
     batch, dim, length = u.shape
@@ -131,15 +142,7 @@ def _check_inputs(
                 f'{name}: expected (D,) with D = {dim}, got {_form(x)}.'
             )
     double = u.dtype == torch.float64
-    for name, x in (
-        ('u', u),
-        ('delta', delta),
-        ('A', A),
-        ('B', B),
-        ('C', C),
-        ('D', D),
-        ('delta_bias', delta_bias),
-    ):
+    for name, x in given.items():
         if x is not None:
             _check_kind(name, x, u.device, double)
 

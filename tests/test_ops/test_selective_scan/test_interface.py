@@ -47,6 +47,12 @@ WRONG = {
         lambda x: x.double(),
         'B: expected float32, bfloat16 or float16 .*float64',
     ),
+    'no tensor': ('A', lambda x: None, 'A: expected a tensor, got NoneType'),
+    'D no tensor': (
+        'D',
+        lambda x: 1.0,
+        'D: expected a tensor or None, got float',
+    ),
     'other device': (
         'C',
         lambda x: x.to('meta'),
@@ -86,6 +92,40 @@ def test_forms_of_B_and_C_agree(make_inputs, backend):
     ):
         y = selective_scan(**{**inputs, 'B': B, 'C': C}, backend=backend)
         torch.testing.assert_close(y, expected)
+
+
+@pytest.mark.parametrize('backend', ('auto', 'torch', 'reference'))
+def test_shared_B_has_a_gradient_rounded_once(make_inputs, backend):
+    """The groups' parts are summed in float32, whatever the type of B."""
+    inputs = make_inputs(dim=32, groups=16, dtype=torch.bfloat16)
+    inputs['B'] = inputs['B'][:, 0].clone()
+    grads = []
+    for dtype in (torch.bfloat16, torch.float32):
+        leaves = {
+            name: x.to(dtype).requires_grad_() for name, x in inputs.items()
+        }
+        y = selective_scan(**leaves, backend=backend)
+        dy = torch.ones_like(y)
+        grads.append(torch.autograd.grad(y, leaves['B'], dy)[0])
+    assert torch.equal(grads[0], grads[1].to(torch.bfloat16))
+
+
+@pytest.mark.parametrize('backend', ('auto', 'torch'))
+def test_softplus_is_the_identity_beyond_20(make_inputs, backend):
+    """As torch has it: in float64 the difference of 1e-9 can be seen."""
+    inputs = make_inputs(length=5, dtype=torch.float64, requires_grad=True)
+    del inputs['delta_bias']
+    with torch.no_grad():
+        inputs['delta'] += 20
+    y = selective_scan(**inputs, delta_softplus=True, backend=backend)
+    expected = selective_scan(**inputs, backend=backend)
+    torch.testing.assert_close(y, expected, rtol=1e-14, atol=1e-14)
+    for got, wanted in zip(
+        torch.autograd.grad(y.sum(), inputs.values()),
+        torch.autograd.grad(expected.sum(), inputs.values()),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize('backend', ('auto', 'torch'))
