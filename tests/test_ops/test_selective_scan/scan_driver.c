@@ -1,6 +1,13 @@
 /* Runs the C scan over many shapes, each array in a heap block of its exact
  * size: for address and undefined-behaviour sanitizers, and for processors
- * without Python. Prints a checksum and fails on a status or a NaN. */
+ * without Python.
+ *
+ *     scan_driver [CASES]
+ *
+ * A fixed grid of shapes, whose checksum it prints, then CASES random calls:
+ * with gaps between rows, rows that several channels share, absent arguments,
+ * and numbers that are not finite. Fails on a status, or on a result that is
+ * not finite where all inputs are. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,75 +52,167 @@ static double sum(const void *array, int64_t n, int is_double)
     return total;
 }
 
-static double run(int64_t batch, int64_t dim, int64_t length, int64_t n,
-                  int64_t groups, int is_double)
+typedef struct {
+    int64_t batch, dim, length, n, groups;
+    int64_t n_threads;
+    int64_t gap;        /* numbers between two rows */
+    int is_double, use_softplus;
+    int has_skip, has_bias, has_states;
+    int shares_rows;    /* stride 0 between channels, and between states */
+    int is_extreme;     /* some inputs are huge, infinite or NaN */
+} scan_case;
+
+/* Rows of `length` numbers; no gap follows the last one. */
+static int64_t rows_size(int64_t rows, int64_t length, int64_t stride)
 {
+    return (rows - 1) * stride + length;
+}
+
+static void spoil(void *array, int64_t n, int is_double)
+{
+    const double values[] = {INFINITY, -INFINITY, NAN, 1e38, -1e38, 1e-40};
+    for (int64_t i = 0; i < n; i++) {
+        if (draw() > 0.02)
+            continue;
+        double x = values[(int)(6 * draw())];
+        if (is_double)
+            ((double *)array)[i] = x;
+        else
+            ((float *)array)[i] = (float)x;
+    }
+}
+
+static double run(scan_case c)
+{
+    const int is_double = c.is_double;
+    const int64_t batch = c.batch, dim = c.dim, length = c.length, n = c.n;
     const int64_t rows = batch * dim, size = rows * length;
-    const int64_t shared = batch * groups * n * length;
+    const int64_t shared = batch * c.groups * n * length;
     const int64_t every = scan_saved_every();
     const int64_t saved = rows * ((length + every - 1) / every) * n;
-    void *u = make(size, is_double, -1, 1);
-    void *delta = make(size, is_double, -2, 2);
-    void *A = make(dim * n, is_double, -4, -0.1);
-    void *B = make(shared, is_double, -1, 1);
-    void *C = make(shared, is_double, -1, 1);
-    void *D = make(dim, is_double, -1, 1);
-    void *bias = make(dim, is_double, -1, 1);
-    void *dy = make(size, is_double, -1, 1);
+    const int64_t row = c.shares_rows ? 0 : length + c.gap;
+    /* Shared rows: one per sequence. */
+    const int64_t per_batch = c.shares_rows ? length + c.gap : dim * row;
+    const int64_t in_rows = c.shares_rows ? batch : rows;
+    const int64_t in_size = rows_size(in_rows, length, length + c.gap);
+    const int64_t B_group = c.shares_rows ? length + c.gap : n * row;
+    const int64_t B_rows = batch * c.groups * (c.shares_rows ? 1 : n);
+    const int64_t B_size = rows_size(B_rows, length, length + c.gap);
+    void *inputs[] = {
+        make(in_size, is_double, -1, 1),     /* u */
+        make(in_size, is_double, -2, 2),     /* delta */
+        make(dim * n, is_double, -4, -0.1),  /* A */
+        make(B_size, is_double, -1, 1),      /* B */
+        make(B_size, is_double, -1, 1),      /* C */
+        make(dim, is_double, -1, 1),         /* D */
+        make(dim, is_double, -1, 1),         /* delta_bias */
+        make(in_size, is_double, -1, 1),     /* dy */
+    };
+    const int64_t in_sizes[] = {in_size, in_size, dim * n, B_size,
+                                B_size,  dim,     dim,     in_size};
+    if (c.is_extreme)
+        for (int i = 0; i < 8; i++)
+            spoil(inputs[i], in_sizes[i], is_double);
     void *states = make(saved, is_double, 0, 0);
     void *out[8];
     const int64_t sizes[8] = {size,   size,   size, rows * n,
                               shared, shared, rows, rows};
     for (int i = 0; i < 8; i++)
         out[i] = make(sizes[i], is_double, 0, 0);
-    const scan_call call = {
-        .u = u, .delta = delta, .A = A, .B = B, .C = C, .D = D,
-        .delta_bias = bias, .states = states, .y = out[0], .dy = dy,
+    scan_call call = {
+        .u = inputs[0], .delta = inputs[1], .A = inputs[2], .B = inputs[3],
+        .C = inputs[4], .D = c.has_skip ? inputs[5] : NULL,
+        .delta_bias = c.has_bias ? inputs[6] : NULL,
+        .states = c.has_states ? states : NULL,
+        .y = out[0], .dy = inputs[7],
         .du = out[1], .ddelta = out[2], .dA = out[3], .dB = out[4],
-        .dC = out[5], .dD = out[6], .ddelta_bias = out[7],
-        .u_batch = dim * length, .u_row = length,
-        .delta_batch = dim * length, .delta_row = length,
+        .dC = out[5], .dD = c.has_skip ? out[6] : NULL,
+        .ddelta_bias = c.has_bias ? out[7] : NULL,
+        .u_batch = per_batch, .u_row = row,
+        .delta_batch = per_batch, .delta_row = row,
         .A_row = n,
-        .B_batch = groups * n * length, .B_group = n * length,
-        .B_state = length,
-        .C_batch = groups * n * length, .C_group = n * length,
-        .C_state = length,
-        .dy_batch = dim * length, .dy_row = length,
+        .B_batch = c.groups * B_group, .B_group = B_group, .B_state = row,
+        .C_batch = c.groups * B_group, .C_group = B_group, .C_state = row,
+        .dy_batch = per_batch, .dy_row = row,
         .batch = batch, .dim = dim, .length = length, .n_states = n,
-        .n_groups = groups, .use_softplus = 1, .n_threads = 3,
+        .n_groups = c.groups, .use_softplus = c.use_softplus,
+        .n_threads = c.n_threads,
     };
     int status = is_double ? scan_forward_double(&call)
                            : scan_forward(&call);
-    status |= is_double ? scan_backward_double(&call) : scan_backward(&call);
-    double total = status == SCAN_OK ? 0 : NAN;
+    if (c.has_states)
+        status |= is_double ? scan_backward_double(&call)
+                            : scan_backward(&call);
+    double total = 0;
     for (int i = 0; i < 8; i++) {
         total += sum(out[i], sizes[i], is_double) / (double)sizes[i];
         free(out[i]);
     }
-    void *arrays[] = {u, delta, A, B, C, D, bias, dy, states};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
-        free(arrays[i]);
+    for (int i = 0; i < 8; i++)
+        free(inputs[i]);
+    free(states);
+    if (status != SCAN_OK || (!c.is_extreme && !isfinite(total))) {
+        fprintf(stderr, "status %d, checksum %g for B %d, D %d, L %d, N %d, "
+                "G %d\n", status, total, (int)batch, (int)dim, (int)length,
+                (int)n, (int)c.groups);
+        exit(1);
+    }
     return total;
 }
 
-int main(void)
+static double run_grid(int is_double)
 {
     const int64_t lengths[] = {1, 7, 31, 32, 33, 127, 128, 129, 300};
     const int64_t dims[] = {4, 20, 64}, states[] = {1, 2, 4, 5, 8, 16, 17};
+    double total = 0;
+    for (int l = 0; l < 9; l++)
+        for (int d = 0; d < 3; d++)
+            for (int n = 0; n < 7; n++)
+                total += run((scan_case){
+                    .batch = 1 + l % 2, .dim = dims[d],
+                    .length = lengths[l], .n = states[n],
+                    .groups = 1 << (n % 3), .n_threads = 3,
+                    .is_double = is_double, .use_softplus = 1,
+                    .has_skip = 1, .has_bias = 1, .has_states = 1,
+                });
+    return total;
+}
+
+static int64_t draw_up_to(int64_t most)
+{
+    return 1 + (int64_t)((double)most * draw());
+}
+
+static void run_random(int is_double)
+{
+    const int64_t groups = draw_up_to(4);
+    const int64_t most = draw() < 0.1 ? 600 : 140;
+    const int use_softplus = draw() < 0.7;
+    run((scan_case){
+        .batch = draw_up_to(3), .dim = groups * draw_up_to(40),
+        .length = draw_up_to(most), .n = draw_up_to(33), .groups = groups,
+        .n_threads = draw_up_to(4),
+        .gap = draw() < 0.5 ? 0 : draw_up_to(20),
+        .is_double = is_double, .use_softplus = use_softplus,
+        .has_skip = draw() < 0.7, .has_bias = draw() < 0.7,
+        .has_states = draw() < 0.8, .shares_rows = draw() < 0.3,
+        /* Without softplus steps may be negative: states then grow. */
+        .is_extreme = !use_softplus || draw() < 0.3,
+    });
+}
+
+int main(int argc, char **argv)
+{
+    const long cases = argc > 1 ? atol(argv[1]) : 0;
     for (int level = 0; level < 4; level++) {
         const int is_double = level == 3;
         if (!is_double && scan_set_level(level) != level)
             continue;
-        double total = 0;
         state = 1;
-        for (int l = 0; l < 9; l++)
-            for (int d = 0; d < 3; d++)
-                for (int n = 0; n < 7; n++)
-                    total += run(1 + l % 2, dims[d], lengths[l], states[n],
-                                 1 << (n % 3), is_double);
-        printf("%s %.6g\n", is_double ? "double" : "float", total);
-        if (isnan(total))
-            return 1;
+        printf("%s %.6g\n", is_double ? "double" : "float",
+               run_grid(is_double));
+        for (long i = 0; i < cases; i++)
+            run_random(is_double);
     }
     return 0;
 }
