@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 OPENMMLAB_VENV ?= .venv-openmmlab
 PYTEST_ARGS ?=
+# Random calls of the selective scan: by each fuzz test, and by the sanitizers.
+FUZZ_EXAMPLES ?= 20000
+SANITIZE_CASES ?= 3000
 
 PINS := requirements/constraints.txt
 OPENMMLAB_PINS := requirements/constraints-openmmlab.txt
@@ -22,12 +25,15 @@ SET_UP_STAMP := .set-up-$(call checksum,$(ENV_FILES) $(INSTALL_FILES))
 # older one must not be tested in its place.
 KERNEL := mmseg_crackssm/ops/selective_scan/_native_scan.so
 
-.PHONY: help venv demo test test-openmmlab lint format build clean
+.PHONY: help venv demo test test-openmmlab fuzz sanitize lint format build \
+	clean
 
 help:
 	@echo 'make demo            train CrackSSM on synthetic cracks, show it'
 	@echo 'make test            all tests on the OneDL stack'
 	@echo 'make test-openmmlab  all tests on the OpenMMLab stack'
+	@echo 'make fuzz            selective scan: random calls, long, new ones'
+	@echo 'make sanitize        its C kernel under address and UB sanitizers'
 	@echo 'make lint            check style (make format mends it)'
 	@echo 'make build           sdist and wheel into dist/'
 	@echo 'make venv            set up $(VENV) and stop'
@@ -82,6 +88,14 @@ test: $(VENV)/$(SET_UP_STAMP)
 
 test-openmmlab: $(OPENMMLAB_VENV)/$(SET_UP_STAMP)
 	$(OPENMMLAB_VENV)/bin/python -m pytest -rs --durations=10 $(PYTEST_ARGS)
+
+fuzz: $(VENV)/$(SET_UP_STAMP)
+	CRACKSSM_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(VENV)/bin/python -m pytest \
+	  --durations=2 $(PYTEST_ARGS) tests/test_ops/test_selective_scan/test_fuzz.py
+
+# Needs a C compiler, and nothing of Python.
+sanitize:
+	.ci/sanitize $(SANITIZE_CASES)
 
 lint: $(VENV)/$(SET_UP_STAMP)
 	$(VENV)/bin/python -m ruff check .
