@@ -82,6 +82,31 @@ def set_instruction_set(name: str | None) -> None:
     _force_level(_library(), name)
 
 
+def probe_exp(repeats: int) -> int:
+    """Compute exponentials as the kernel does, from and into fast memory.
+
+    Timing it tells how fast the kernel could be if nothing but exponentials
+    took time. Runs on as many threads as a scan, on the instruction set in
+    use, in float32.
+
+    Args:
+        repeats: How often each thread fills its part of the first-level
+            cache.
+
+    Returns:
+        Number of exponentials computed.
+
+    Raises:
+        RuntimeError: The kernel is not available, or there is no memory.
+    """
+    count = _library().scan_probe_exp(repeats, torch.get_num_threads())
+    if count < 1:
+        raise RuntimeError(
+            f'scan_probe_exp of {LIBRARY_NAME} failed for {repeats} repeats.'
+        )
+    return count
+
+
 def states_shape(
     batch: int,
     dim: int,
@@ -291,6 +316,8 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
         return None, f'the C kernel was not built at installation; {_REMEDY}'
     try:
         library = ctypes.CDLL(str(path))
+        library.scan_probe_exp.argtypes = (ctypes.c_int64, ctypes.c_int64)
+        library.scan_probe_exp.restype = ctypes.c_int64
         fits = (
             library.scan_interface_version() == _INTERFACE_VERSION
             and library.scan_call_size() == _CALL.size

@@ -21,6 +21,7 @@ int scan_forward_double(const scan_call *call);
 int scan_backward_double(const scan_call *call);
 int scan_saved_every(void);
 int scan_set_level(int level);
+int64_t scan_probe_exp(int64_t n_repeats, int64_t n_threads);
 
 static unsigned state = 1;
 
@@ -213,6 +214,8 @@ int main(int argc, char **argv)
                run_grid(is_double));
         for (long i = 0; i < cases; i++)
             run_random(is_double);
+        if (!is_double && scan_probe_exp(2, 3) < 1)
+            return 1;
     }
     return 0;
 }

@@ -275,6 +275,18 @@ def test_long_sums_keep_their_digits(instruction_set):
     assert_close(run_native(inputs, dy=dy), expected, tolerance=1e-6)
 
 
+@needs_kernel
+def test_probe_counts_its_exponentials(instruction_set, threads):
+    threads(1)
+    once = native.probe_exp(1)
+    assert once > 0
+    assert native.probe_exp(5) == 5 * once
+    threads(2)
+    assert native.probe_exp(1) == 2 * once
+    with pytest.raises(RuntimeError, match='failed for 0 repeats'):
+        native.probe_exp(0)
+
+
 def denormals_survive():
     """Whether all threads of torch still compute with denormal numbers."""
     x = torch.full((1 << 18,), 1e-40)

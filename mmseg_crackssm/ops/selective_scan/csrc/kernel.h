@@ -1,6 +1,8 @@
 /* Everything that exists once per instruction set; see vector.h. */
 #include "vector.h"
 
+#include "probe.h"
+
 #include "rows.h"
 
 #include "forward.h"

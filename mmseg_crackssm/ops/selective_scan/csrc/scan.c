@@ -175,3 +175,22 @@ EXPORT int scan_backward_double(const scan_call *call)
 {
     return is_sound(call) ? backward_double(call) : SCAN_BAD_CALL;
 }
+
+/* Computes exponentials in this level's vectors, for timing: on each thread
+ * `n_repeats` times as many as fit the first-level cache. Returns their
+ * number, 0 for bad sizes or where memory is missing. */
+EXPORT int64_t scan_probe_exp(int64_t n_repeats, int64_t n_threads)
+{
+    if (n_repeats < 1 || n_threads < 1)
+        return 0;
+    switch (current_level) {
+#if defined(__x86_64__)
+    case SCAN_AVX512:
+        return probe_exp_avx512(n_repeats, n_threads);
+    case SCAN_AVX2:
+        return probe_exp_avx2(n_repeats, n_threads);
+#endif
+    default:
+        return probe_exp_baseline(n_repeats, n_threads);
+    }
+}
