@@ -1,0 +1,205 @@
+"""Time, memory and errors of the selective scan's backends on one case."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..ops.selective_scan import selective_scan
+from ..ops.selective_scan.backends import REFERENCE
+from .measure import interleave, peak_extra_bytes
+from .scan_limit import BOTH, FORWARD, Probe, ScanCase, make_limit
+
+# The loop is timed forward only and in this many rounds: it is slow, and its
+# backward, through one graph node per operation and step, slower still.
+REFERENCE_ROUNDS = 3
+# Steps over which errors are taken: the loop in float64 keeps every state.
+ERROR_STEPS = 1024
+_SEQUENCES = frozenset(('u', 'delta', 'B', 'C', 'dy'))
+
+
+def make_inputs(
+    case: ScanCase,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = 'cpu',
+) -> dict[str, Tensor]:
+    """Random inputs in the range of a trained model's, ready for a gradient.
+
+    A is Mamba's initial -1, -2, ... -N; steps spread around its initial
+    range, 0.001 to 0.1 after the softplus.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    batch, dim, length, d_state, groups = case.sizes
+    inputs = {
+        'u': normal(batch, dim, length),
+        'delta': 0.5 * normal(batch, dim, length),
+        'A': -torch.arange(1.0, d_state + 1).repeat(dim, 1),
+        'B': normal(batch, groups, d_state, length),
+        'C': normal(batch, groups, d_state, length),
+        'D': torch.ones(dim),
+        'delta_bias': torch.linspace(-6.9, -2.3, dim),
+    }
+    return {
+        name: x.to(device=device, dtype=dtype).requires_grad_()
+        for name, x in inputs.items()
+    }
+
+
+def run_scan(
+    inputs: dict[str, Tensor], backend: str, direction: str, dy: Tensor
+) -> dict[str, Tensor]:
+    """One scan.
+
+    Args:
+        inputs: As of :func:`make_inputs`.
+        backend: Name of a backend, or 'reference'.
+        direction: ``FORWARD`` or ``BOTH``.
+        dy: Gradient of the output, for ``BOTH``.
+
+    Returns:
+        ``y``, and for ``BOTH`` the gradient of each input by its name.
+    """
+    with torch.set_grad_enabled(direction == BOTH):
+        y = selective_scan(**inputs, delta_softplus=True, backend=backend)
+    if direction == FORWARD:
+        return {'y': y}
+    grads = torch.autograd.grad(y, list(inputs.values()), dy)
+    return {'y': y.detach(), **dict(zip(inputs, grads, strict=True))}
+
+
+def measure_errors(
+    inputs: dict[str, Tensor], backends: Sequence[str], dy: Tensor
+) -> dict[str, dict[str, float]]:
+    """Errors against the loop in float64, over the first ``ERROR_STEPS``.
+
+    Args:
+        inputs: As of :func:`make_inputs`; rounding them to their precision is
+            no error.
+        backends: Whose errors. Of the loop itself the output's is taken.
+        dy: Gradient of the output.
+
+    Returns:
+        Per backend, for ``y`` and each input's gradient, the largest
+        deviation over the largest value.
+    """
+    *parameters, dy = (
+        x.detach()[..., :ERROR_STEPS] if name in _SEQUENCES else x.detach()
+        for name, x in (*inputs.items(), ('dy', dy))
+    )
+    short = dict(zip(inputs, parameters, strict=True))
+    exact = run_scan(
+        {name: x.double().requires_grad_() for name, x in short.items()},
+        backend=REFERENCE,
+        direction=BOTH,
+        dy=dy.double(),
+    )
+    errors = {}
+    for backend in backends:
+        results = run_scan(
+            {name: x.requires_grad_() for name, x in short.items()},
+            backend=backend,
+            direction=FORWARD if backend == REFERENCE else BOTH,
+            dy=dy,
+        )
+        errors[backend] = {
+            name: _relative_error(x, exact[name])
+            for name, x in results.items()
+        }
+    return errors
+
+
+def _relative_error(x: Tensor, exact: Tensor) -> float:
+    scale = exact.abs().max().clamp_min(torch.finfo(exact.dtype).tiny)
+    return ((x.double() - exact).abs().max() / scale).item()
+
+
+def measure_case(
+    case: ScanCase,
+    backends: Sequence[str],
+    *,
+    probes: dict[str, Probe],
+    rounds: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = 'cpu',
+) -> dict:
+    """Measure backends on one case, forward and forward+backward.
+
+    One round runs each of them and each probe once. Memory and errors are
+    measured apart from time.
+
+    Args:
+        case: Sizes.
+        backends: Names, 'reference' among them if it is wanted: it is
+            measured forward only, in ``REFERENCE_ROUNDS`` rounds at most.
+        probes: From :func:`make_probes`, for the limit.
+        rounds: Rounds.
+        dtype: Of the inputs.
+        device: Of the inputs.
+
+    Returns:
+        ``case``; ``limit`` of the machine; ``rows``, one per backend and
+        direction: its time, ``speedup`` (the loop's forward over this; None
+        without the loop), ``extra_bytes`` (peak memory beyond inputs and
+        results; None if not known), ``limit_s``, ``fraction_of_limit`` and
+        ``errors``. Plain numbers, times in seconds.
+    """
+    inputs = make_inputs(case, dtype=dtype, device=device)
+    dy = torch.ones_like(inputs['u'])
+    scans: dict[tuple[str, str], Callable[[], dict[str, Tensor]]] = {
+        (backend, direction): partial(
+            run_scan, inputs, backend=backend, direction=direction, dy=dy
+        )
+        for backend in backends
+        for direction in (FORWARD, BOTH)
+        if (backend, direction) != (REFERENCE, BOTH)
+    }
+    timings = interleave(
+        {' '.join(key): call for key, call in scans.items()}
+        | {name: probe.call for name, probe in probes.items()},
+        rounds=rounds,
+        fewer={f'{REFERENCE} {FORWARD}': min(rounds, REFERENCE_ROUNDS)}
+        if REFERENCE in backends
+        else None,
+        device=device,
+    )
+    limit = make_limit(probes, timings)
+    errors = measure_errors(inputs, backends, dy=dy)
+    loop = timings.get(f'{REFERENCE} {FORWARD}')
+    rows = []
+    for (backend, direction), call in scans.items():
+        timing = timings[f'{backend} {direction}']
+        least = limit.seconds(case, direction, inputs['u'].element_size())
+        error = errors[backend]
+        rows.append(
+            {
+                'backend': backend,
+                'direction': direction,
+                **timing.summary(),
+                'speedup': loop.median / timing.median if loop else None,
+                'extra_bytes': _extra_bytes(call, device=device),
+                **least,
+                'fraction_of_limit': least['limit_s'] / timing.median,
+                'errors': {'y': error['y']} if direction == FORWARD else error,
+            }
+        )
+    return {
+        'case': list(case.sizes),
+        'limit': asdict(limit),
+        'error_steps': min(case.length, ERROR_STEPS),
+        'rows': rows,
+    }
+
+
+def _extra_bytes(
+    call: Callable[[], dict[str, Tensor]], device: torch.device | str
+) -> int | None:
+    """Peak memory of a scan beyond what it returns."""
+    returned = sum(x.nbytes for x in call().values())
+    extra = peak_extra_bytes(call, device=device)
+    return None if extra is None else max(extra - returned, 0)

@@ -1,0 +1,211 @@
+import json
+import math
+import runpy
+import sys
+
+import pytest
+import torch
+
+from mmseg_crackssm.analysis import measure_scan, scan_limit
+from mmseg_crackssm.analysis.bench_scan import main
+from mmseg_crackssm.analysis.measure import Timing
+from mmseg_crackssm.analysis.scan_limit import (
+    BOTH,
+    FORWARD,
+    Limit,
+    Probe,
+    ScanCase,
+    make_limit,
+    make_probes,
+)
+from mmseg_crackssm.ops.selective_scan import available_backends, native
+
+GRADIENTS = {'u', 'delta', 'A', 'B', 'C', 'D', 'delta_bias'}
+CASE = ('--case', '1', '4', '9', '2', '2')
+
+
+@pytest.fixture(autouse=True)
+def short_probes(monkeypatch):
+    monkeypatch.setattr(scan_limit, 'COPY_BYTES', 2**16)
+    monkeypatch.setattr(scan_limit, 'NATIVE_REPEATS', 2)
+    monkeypatch.setattr(scan_limit, 'TORCH_REPEATS', 1)
+
+
+def run_json(capsys, *args):
+    assert main([*args, '--json']) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_json(capsys):
+    report = run_json(
+        capsys, *CASE, '--case', '2', '3', '8', '1', '1', '--repeat', '4'
+    )
+    assert report['machine']['threads'] == 1
+    assert report['dtype'] == 'float32'
+    first, second = report['cases']
+    assert first['case'] == [1, 4, 9, 2, 2]
+    assert second['case'] == [2, 3, 8, 1, 1]
+    limit = first['limit']
+    assert limit['exps_per_second'] > 0
+    assert limit['copy_bytes_per_second'] > 0
+    assert limit['exp_source']
+    measured = {(row['backend'], row['direction']) for row in first['rows']}
+    assert measured == {
+        (name, direction)
+        for name in available_backends()
+        for direction in (FORWARD, BOTH)
+    } - {('reference', BOTH)}
+    for row in first['rows']:
+        is_loop = row['backend'] == 'reference'
+        assert row['rounds'] == (3 if is_loop else 4)
+        assert 0 < row['min_s'] <= row['median_s']
+        assert row['speedup'] > 0
+        assert row['limit_s'] == max(row['exp_s'], row['copy_s']) > 0
+        assert math.isfinite(row['fraction_of_limit'])
+        expected = GRADIENTS if row['direction'] == BOTH else set()
+        assert set(row['errors']) == {'y'} | expected
+        assert max(row['errors'].values()) < 1e-5
+    loop = [row for row in first['rows'] if row['backend'] == 'reference']
+    assert [row['speedup'] for row in loop] == [1.0]
+
+
+def test_table(capsys):
+    assert main([*CASE, '--repeat', '1', '--backends', 'torch']) == 0
+    captured = capsys.readouterr()
+    assert 'B 1 D 4 L 9 N 2 G 2, float32' in captured.out
+    assert 'G exp/s' in captured.out
+    assert 'forward+backward' in captured.out
+    assert '| reference' not in captured.out
+    assert '1 4 9 2 2: torch' in captured.err
+
+
+def test_half_precision_is_no_error_of_rounded_inputs(capsys):
+    report = run_json(capsys, *CASE, '--dtype', 'bfloat16', '--repeat', '1')
+    for row in report['cases'][0]['rows']:
+        # Rounding the result to 8 bits alone.
+        assert 0 < row['errors']['y'] <= 2**-8
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (('--backends', 'torch', 'nope'), "got 'nope'"),
+        (('--backends', 'mamba_ssm'), 'expects device cuda'),
+        (('--backends', 'auto'), "name a backend, not 'auto'"),
+        (('--repeat', '0'), '--repeat: expected at least 1'),
+        (('--threads', '0'), '--threads: expected at least 1'),
+        (('--device', 'nowhere'), '--device: expected'),
+        (('--case', '1', '3', '8', '1', '2'), 'D a multiple of G'),
+        (('--case', '1', '3', '0', '1', '1'), 'of at least 1'),
+    ],
+)
+def test_bad_arguments_are_one_line(capsys, args, message):
+    assert main([*args]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    assert message in captured.err
+    assert captured.err.startswith('Error: ')
+    assert captured.err.count('\n') == 1
+
+
+needs_kernel = pytest.mark.skipif(
+    not native.is_available(), reason='the C kernel is not built'
+)
+
+
+@needs_kernel
+def test_forced_instruction_set(capsys):
+    before = native.instruction_set()
+    args = (*CASE, '--repeat', '1', '--backends', 'native', '--isa')
+    report = run_json(capsys, *args, 'baseline')
+    assert report['native_isa'] == 'baseline'
+    assert native.instruction_set() == before
+    assert main([*args, 'mmx']) == 1
+    assert "got 'mmx'" in capsys.readouterr().err
+
+
+@needs_kernel
+def test_probes_leave_the_instruction_set(monkeypatch):
+    monkeypatch.setattr(native, 'probe_exp', lambda _: sets.append(1) or 7)
+    sets = []
+    before = native.instruction_set()
+    native.set_instruction_set('baseline')
+    try:
+        probes = make_probes(torch.device('cpu'), dtype=torch.float32)
+        assert native.instruction_set() == 'baseline'
+    finally:
+        native.set_instruction_set(before)
+    assert 'native baseline' in probes and len(sets) >= 1
+    assert probes['native baseline'].amount == 7
+    doubles = make_probes(torch.device('cpu'), dtype=torch.float64)
+    assert set(doubles) == {'copy', 'torch'}
+
+
+def test_limit_takes_the_fastest_exponential():
+    probes = {
+        'copy': Probe(lambda: None, amount=100),
+        'slow': Probe(lambda: None, amount=10),
+        'fast': Probe(lambda: None, amount=30),
+    }
+    timings = {name: Timing((0.5, 2.0, 0.1)) for name in probes}
+    assert make_limit(probes, timings) == Limit(
+        exps_per_second=60.0, exp_source='fast', copy_bytes_per_second=200.0
+    )
+    only_copy = make_limit({'copy': probes['copy']}, timings)
+    assert only_copy.exps_per_second is None
+
+
+def test_limit_by_hand():
+    case = ScanCase(2, 6, 10, 4, 3)
+    limit = Limit(1e3, 'x', copy_bytes_per_second=1e4)
+    # 120 channel-steps, 5 exponentials each; B and C hold 240 numbers each.
+    assert limit.seconds(case, FORWARD, itemsize=4) == {
+        'exp_s': pytest.approx(0.6),
+        'copy_s': pytest.approx((3 * 120 + 2 * 240) * 4 / 1e4),
+        'limit_s': pytest.approx(0.6),
+    }
+    both = limit.seconds(case, BOTH, itemsize=8)
+    assert both['exp_s'] == pytest.approx(1.2)
+    assert both['copy_s'] == pytest.approx((8 * 120 + 6 * 240) * 8 / 1e4)
+    assert both['limit_s'] == both['copy_s']
+    gpu = Limit(None, None, copy_bytes_per_second=1e4)
+    assert gpu.seconds(case, FORWARD, itemsize=4)['exp_s'] is None
+    assert gpu.seconds(case, FORWARD, itemsize=4)['limit_s'] > 0
+
+
+def test_errors_show_a_wrong_backend(monkeypatch):
+    inputs = measure_scan.make_inputs(ScanCase(1, 4, 9, 2, 2))
+    dy = torch.ones_like(inputs['u'])
+    right = measure_scan.measure_errors(inputs, ['torch'], dy=dy)['torch']
+    scan = measure_scan.selective_scan
+
+    def wrong(*, backend, **arguments):
+        if backend == 'torch':
+            arguments['D'] = 1.5 * arguments['D']
+        return scan(backend=backend, **arguments)
+
+    monkeypatch.setattr(measure_scan, 'selective_scan', wrong)
+    errors = measure_scan.measure_errors(inputs, ['torch'], dy=dy)['torch']
+    assert errors['y'] > 0.05 and errors['D'] == pytest.approx(0.5)
+    assert errors['B'] == right['B'] < 1e-6
+
+
+def test_errors_are_taken_over_the_first_steps(monkeypatch):
+    monkeypatch.setattr(measure_scan, 'ERROR_STEPS', 5)
+    inputs = measure_scan.make_inputs(ScanCase(1, 4, 9, 2, 2))
+    with torch.no_grad():
+        inputs['u'][..., 5:] = float('nan')
+    errors = measure_scan.measure_errors(
+        inputs, ['torch', 'reference'], dy=torch.ones_like(inputs['u'])
+    )
+    assert max(errors['torch'].values()) < 1e-5
+    assert set(errors['reference']) == {'y'}
+
+
+def test_script(repo_root, monkeypatch, capsys):
+    tool = repo_root / 'tools' / 'analysis' / 'bench_scan.py'
+    monkeypatch.setattr(sys, 'argv', [str(tool), '--repeat', '0'])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(tool), run_name='__main__')
+    assert end.value.code == 1
+    assert '--repeat' in capsys.readouterr().err
