@@ -176,7 +176,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         f'runs in {REFERENCE_ROUNDS} at most',
     )
     parser.add_argument(
-        '--json', action='store_true', help='print one JSON object'
+        '--json',
+        action='store_true',
+        help='print one JSON object, on one line',
     )
     return parser.parse_args(argv)
 

@@ -117,7 +117,7 @@ def count_flops(
         ) as counter,
     ):
         with _booked_by_child(model, counter) as booked:
-            _infer(model, image)
+            infer(model, image)
         total = _operations(counter)
     elsewhere = total - sum(booked.values(), Counter())
     if elsewhere:
@@ -160,12 +160,38 @@ def measure_config(cfg: Config | str | Path, shape: tuple[int, int]) -> dict:
         )
     init_default_scope(cfg.get('default_scope') or 'mmseg')
     model = MODELS.build(cfg.model)
-    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
-    return count_flops(
-        model,
-        shape=shape,
-        in_channels=len(mean) if isinstance(mean, Tensor) else 3,
+    return count_flops(model, shape=shape, in_channels=count_channels(model))
+
+
+def infer(model: nn.Module, images: Tensor) -> Tensor:
+    """From preprocessed images to the logits, as mmseg's test loop does.
+
+    Args:
+        model: The segmentor, in evaluation mode.
+        images: (B, C, H, W).
+
+    Returns:
+        Logits (B, classes, H, W).
+    """
+    if not hasattr(model, 'encode_decode'):
+        return model(images, mode='tensor')
+    size = tuple(images.shape[-2:])
+    meta = dict(
+        ori_shape=size,
+        img_shape=size,
+        pad_shape=size,
+        padding_size=[0, 0, 0, 0],
     )
+    return model.encode_decode(images, [meta] * len(images))
+
+
+def count_channels(model: nn.Module) -> int:
+    """Channels of the images that a segmentor takes.
+
+    Those of its preprocessor's mean; 3 where there is none.
+    """
+    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
+    return len(mean) if isinstance(mean, Tensor) else 3
 
 
 def format_report(report: dict) -> str:
@@ -240,21 +266,6 @@ def _by_kind(operations: Counter) -> dict[str, dict[str, int]]:
     if operations['other']:
         kinds['other'] = {'flops': operations['other']}
     return kinds
-
-
-def _infer(model: nn.Module, image: Tensor) -> None:
-    """From the image to the logits, as mmseg's test loop does."""
-    if not hasattr(model, 'encode_decode'):
-        model(image, mode='tensor')
-        return
-    size = tuple(image.shape[-2:])
-    meta = dict(
-        ori_shape=size,
-        img_shape=size,
-        pad_shape=size,
-        padding_size=[0, 0, 0, 0],
-    )
-    model.encode_decode(image, [meta])
 
 
 @contextmanager
