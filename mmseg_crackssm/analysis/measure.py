@@ -106,10 +106,10 @@ def peak_extra_bytes(
 
     What it returns is included. On the CPU these are resident pages of the
     whole process (``VmHWM`` of ``/proc/self/status``, set back before): work
-    space of C code counts, memory that is reserved and never touched does
-    not, and it is exact to some hundred KiB. On CUDA it is what torch's
-    allocator handed out: work space that libraries take by themselves does
-    not count.
+    space of C code counts, and so do blocks freed within the call that malloc
+    keeps; memory that is reserved and never touched does not. It is exact to
+    some hundred KiB. On CUDA it is what torch's allocator handed out: work
+    space that libraries take by themselves does not count.
 
     Args:
         call: Called once. What it keeps from call to call should be there

@@ -122,7 +122,7 @@ def test_text(configs, capsys):
     assert '16 x 16' in captured.out
     assert 'pixels ^' in captured.out
     assert 'kind of operator' in captured.out
-    assert 'decode_head.convs.0.conv' in captured.out
+    assert 'self ms' in captured.out
     assert 'inference, 24 x 24' in captured.err
 
 

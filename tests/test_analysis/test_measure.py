@@ -75,10 +75,13 @@ def test_peak_memory_counts_what_is_freed_within(allocate):
         return allocate(2**20)
 
     size = allocate(1).nbytes
-    # Twice: what the first call freed must not hide the second.
+    # Warm, and twice: what a call freed must not hide the next.
+    call()
     for _ in range(2):
         extra = peak_extra_bytes(call, device='cpu')
-        assert extra == pytest.approx(2**22 * size, abs=2**20)
+        # malloc may keep the first block while it hands out the second.
+        least, most = 2**22 * size, (2**22 + 2**20) * size
+        assert least - 2**20 < extra < most + 2**20
 
 
 @needs_linux
@@ -114,7 +117,7 @@ def test_threads_are_restored():
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize('name', ('gpu', 'meta', 'cuda:99'))
+@pytest.mark.parametrize('name', ('tpu', 'meta', 'cuda:99'))
 def test_device_that_is_not_there(name):
     with pytest.raises(UsageError, match='--device'):
         find_device(name)
