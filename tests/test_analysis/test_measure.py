@@ -66,13 +66,17 @@ needs_linux = pytest.mark.skipif(
 )
 
 
+# What the rest of a test process does to its own memory meanwhile.
+TOLERANCE = 2**23
+
+
 @needs_linux
 @pytest.mark.parametrize('allocate', (torch.ones, np.ones))
 def test_peak_memory_counts_what_is_freed_within(allocate):
     def call():
-        first = allocate(2**22)
+        first = allocate(2**24)
         del first
-        return allocate(2**20)
+        return allocate(2**22)
 
     size = allocate(1).nbytes
     # Warm, and twice: what a call freed must not hide the next.
@@ -80,14 +84,14 @@ def test_peak_memory_counts_what_is_freed_within(allocate):
     for _ in range(2):
         extra = peak_extra_bytes(call, device='cpu')
         # malloc may keep the first block while it hands out the second.
-        least, most = 2**22 * size, (2**22 + 2**20) * size
-        assert least - 2**20 < extra < most + 2**20
+        least, most = 2**24 * size, (2**24 + 2**22) * size
+        assert least - TOLERANCE < extra < most + TOLERANCE
 
 
 @needs_linux
 def test_peak_memory_of_before_does_not_count():
-    torch.ones(2**22)
-    assert peak_extra_bytes(lambda: None, device='cpu') < 2**20
+    torch.ones(2**24)
+    assert peak_extra_bytes(lambda: None, device='cpu') < TOLERANCE
 
 
 def test_peak_memory_is_unknown_where_it_cannot_be_told(monkeypatch):
