@@ -1,8 +1,10 @@
 """What a run needs before mmengine's Runner is built."""
 
 import argparse
-import gc
+import logging
+import multiprocessing
 import os
+import sys
 from collections.abc import Iterable
 
 import torch.distributed as dist
@@ -98,17 +100,32 @@ def prepare_launch(cfg: Config, launcher: str, local_rank: int = 0) -> None:
         dist.init_process_group('gloo')
 
 
-def end_launch() -> None:
+def end_launch(code: int) -> None:
     """Leave the process group, if there is one.
 
-    The group's threads end with its last reference, and a runner, which has
-    reference cycles, holds one through its model wrapper. Threads that
-    outlive the interpreter abort the process (``terminate called without an
-    active exception``), so the cycles are collected here.
+    Where it is a gloo group, this ends the process. The group's threads run
+    until the last reference to it is gone. Threads that outlive the
+    interpreter abort the process (``terminate called without an active
+    exception``), and freeing the group may wait forever, because
+    DistributedDataParallel frees it without releasing the lock that one of
+    those threads may want (PyTorch issues #190489 and #56297). So nothing is
+    freed: output is flushed, child processes are stopped, and the process
+    exits.
+
+    Args:
+        code: Exit code of the command.
     """
-    if dist.is_available() and dist.is_initialized():
+    if not dist.is_available() or not dist.is_initialized():
+        return
+    if dist.get_backend() != 'gloo':
         dist.destroy_process_group()
-        gc.collect()
+        return
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for child in multiprocessing.active_children():
+        child.terminate()
+    os._exit(code)
 
 
 def _replace_sync_bn(node: object) -> None:

@@ -171,10 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = vars(parse_args(argv))
-    try:
-        return run_cli(partial(_test, arguments))
-    finally:
-        end_launch()
+    code = run_cli(partial(_test, arguments))
+    end_launch(code)
+    return code
 
 
 def _test(arguments: dict) -> None:

@@ -138,10 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = vars(parse_args(argv))
-    try:
-        return run_cli(partial(_train, arguments))
-    finally:
-        end_launch()
+    code = run_cli(partial(_train, arguments))
+    end_launch(code)
+    return code
 
 
 def _train(arguments: dict) -> None:

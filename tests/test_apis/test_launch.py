@@ -1,6 +1,6 @@
-import gc
 import os
-import weakref
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -59,25 +59,65 @@ def test_launchers_that_cannot_work_are_refused(on_cpu, monkeypatch):
         prepare_launch(cfg, 'slurm')
 
 
-def test_end_leaves_nothing_that_holds_the_group(tmp_path):
-    # As a runner does: a cycle, and in it a reference to the group.
-    class Holder:
-        pass
+_LAUNCHED = """
+import atexit
+import logging
+import multiprocessing
+import sys
+import time
 
-    store = dist.FileStore(str(tmp_path / 'store'), 1)
-    dist.init_process_group('gloo', store=store, rank=0, world_size=1)
-    holder = Holder()
-    holder.itself, holder.group = holder, dist.group.WORLD
-    alive = weakref.ref(holder)
-    gc.disable()
-    try:
-        del holder
-        end_launch()
-        assert alive() is None
-    finally:
-        gc.enable()
+import torch
+import torch.distributed as dist
+from mmseg_crackssm.apis.launch import end_launch
+
+store = dist.FileStore(sys.argv[1], 1)
+dist.init_process_group('gloo', store=store, rank=0, world_size=1)
+# What destructors at the interpreter's end would trip over: the group is in
+# use, and a reference that nothing collects holds it.
+atexit.register(print, 'torn down')
+torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+work = dist.all_reduce(torch.ones(100_000), async_op=True)
+child = multiprocessing.get_context('fork').Process(
+    target=time.sleep, args=(600,), daemon=True
+)
+child.start()
+logging.basicConfig(filename=sys.argv[2])
+logging.warning('logged')
+print('printed')
+end_launch(3)
+print('not reached')
+"""
+
+
+def test_end_of_a_gloo_group_ends_the_process(tmp_path):
+    log = tmp_path / 'log'
+    done = subprocess.run(
+        [sys.executable, '-c', _LAUNCHED, tmp_path / 'store', log],
+        # A pipe that the child inherits: it must not outlive its parent.
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.endswith('printed\n')
+    assert 'terminate called' not in done.stderr
+    assert 'logged' in log.read_text()
+
+
+def test_end_of_another_group_destroys_it(monkeypatch):
+    destroyed = []
+    monkeypatch.setattr(dist, 'is_initialized', lambda: True)
+    monkeypatch.setattr(dist, 'get_backend', lambda: 'nccl')
+    monkeypatch.setattr(
+        dist, 'destroy_process_group', lambda: destroyed.append(True)
+    )
+    end_launch(0)
+    assert destroyed == [True]
+
+
+def test_end_without_a_group_is_nothing():
     assert not dist.is_initialized()
-    end_launch()  # Nothing to leave: no error.
+    end_launch(1)
 
 
 def test_local_rank_of_the_environment_wins(on_cpu, monkeypatch):

@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import psutil
 import pytest
 import torch
 from tiny_run import make_images, tiny_config
@@ -21,14 +23,18 @@ COUNT = 7
 
 
 def _run(*command, cwd, code=0, **environment) -> str:
-    """Run a command; returns its standard output and error."""
-    done = subprocess.run(
+    """Run a command; returns its standard output and error.
+
+    One that does not end shows where each of its processes stands.
+    """
+    process = subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,
         env=dict(
             os.environ,
             PYTHONPATH=os.pathsep.join([str(ROOT), str(TESTS)]),
             PYTHON=sys.executable,
+            PYTHONFAULTHANDLER='1',
             OMP_NUM_THREADS='1',
             CUDA_VISIBLE_DEVICES='',
             **environment,
@@ -36,10 +42,17 @@ def _run(*command, cwd, code=0, **environment) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
     )
-    assert done.returncode == code, done.stdout[-4000:]
-    return done.stdout
+    try:
+        output, _ = process.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        parent = psutil.Process(process.pid)
+        for each in (*parent.children(recursive=True), parent):
+            each.send_signal(signal.SIGABRT)
+        output, _ = process.communicate()
+        pytest.fail(f'{command[0]} did not end:\n{output[-8000:]}')
+    assert process.returncode == code, output[-4000:]
+    return output
 
 
 def _tool(name, *arguments, **settings) -> str:
