@@ -12,6 +12,14 @@
 /* Steps held in the first-level cache at a time. */
 #define CHUNK_STEPS 128
 
+/* The largest number of blocks that share the copies of B and C, and the
+ * states from which on that pays: fewer blocks at a time read fewer rows. */
+#define MAX_SHARED_BLOCKS 4
+#define SHARED_FROM_STATES 4
+
+/* Below it in magnitude, exponents take the short way through exp2_tame. */
+#define TAME_BOUND 131072.0f
+
 /* States handled side by side in registers: the largest such group. */
 #define MAX_STATE_GROUP 8
 
@@ -28,6 +36,8 @@ static inline int64_t divide_up(int64_t a, int64_t b)
 }
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 typedef struct {
     int64_t batch, group;
@@ -53,6 +63,32 @@ static inline channel_block get_block(const scan_call *call, int64_t batch,
     };
 }
 
+/* The blocks of one (batch, group), a `sequence` here, in parts that share
+ * the copies of B and C. */
+typedef struct {
+    const scan_call *call;
+    int64_t n_sequences, n_parts;
+} forward_plan;
+
+static inline forward_plan plan_forward(const scan_call *call, int64_t lanes)
+{
+    int64_t n_sequences = call->batch * call->n_groups;
+    int64_t n_blocks = blocks_per_group(call, lanes);
+    int64_t n_parts = n_blocks;
+    if (call->n_states >= SHARED_FROM_STATES)
+        n_parts = divide_up(n_blocks, MAX_SHARED_BLOCKS);
+    /* Enough tasks to level out what other processes take away. */
+    if (call->n_threads > 1)
+        n_parts = larger(n_parts,
+                         smaller(divide_up(4 * call->n_threads, n_sequences),
+                                 n_blocks));
+    return (forward_plan){
+        .call = call,
+        .n_sequences = n_sequences,
+        .n_parts = n_parts,
+    };
+}
+
 /* Where a block's saved states begin: [saved step][state][channel]. */
 static inline int64_t saved_states_offset(const scan_call *call,
                                           const channel_block *block)
@@ -62,7 +98,7 @@ static inline int64_t saved_states_offset(const scan_call *call,
 }
 
 /* dB and dC sum over channels, hence over blocks. Each backward task takes a
- * part of the blocks of one (batch, group), a `sequence` here. The first part
+ * part of the blocks of one sequence. The first part
  * sums in the output itself, the others have room of their own, added up in
  * order afterwards: the result does not depend on which thread comes first. */
 typedef struct {

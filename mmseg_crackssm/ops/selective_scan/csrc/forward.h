@@ -8,33 +8,40 @@ typedef struct {
     vec *rates;  /* [state] A * log2(e) */
     vec *state;  /* [state] */
     real *B, *C; /* [state][CHUNK_STEPS] */
-    NAME(channel_rows) next_delta, y_rows; /* to prefetch meanwhile */
+    real largest_rate;
+    int is_tame; /* all exponents are below TAME_BOUND */
+    /* to prefetch meanwhile */
+    NAME(channel_rows) next_u, next_delta, y_rows;
 } NAME(forward_chunk);
 
 static size_t NAME(forward_scratch_size)(int64_t n_states)
 {
     size_t n = (size_t)n_states;
-    return (3 * CHUNK_STEPS + 2 * n) * sizeof(vec) +
+    return (3 * CHUNK_STEPS + 2 * n * MAX_SHARED_BLOCKS) * sizeof(vec) +
            2 * n * CHUNK_STEPS * sizeof(real);
 }
 
+/* For the block at this index among those that share B and C: its rates and
+ * states are its own, all else is overwritten by the next one. */
 INLINE NAME(forward_chunk)
-    NAME(lay_out_forward)(void *scratch, int64_t n_states)
+    NAME(lay_out_forward)(void *scratch, int64_t n_states, int64_t index)
 {
     NAME(forward_chunk) chunk = {0};
     chunk.dt = scratch;
     chunk.input = chunk.dt + CHUNK_STEPS;
     chunk.y = chunk.input + CHUNK_STEPS;
-    chunk.rates = chunk.y + CHUNK_STEPS;
-    chunk.state = chunk.rates + n_states;
-    chunk.B = (real *)(chunk.state + n_states);
+    chunk.B = (real *)(chunk.y + CHUNK_STEPS);
     chunk.C = chunk.B + n_states * CHUNK_STEPS;
+    chunk.rates = (vec *)(chunk.C + n_states * CHUNK_STEPS);
+    chunk.rates += 2 * n_states * index;
+    chunk.state = chunk.rates + n_states;
     return chunk;
 }
 
 /* Runs `count` states, from state `n`, over steps [begin, end). */
 INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
-                          const int count, int64_t begin, int64_t end)
+                          const int count, const int is_tame, int64_t begin,
+                          int64_t end)
 {
     const vec *dts = chunk->dt, *inputs = chunk->input;
     const real *B = chunk->B + n * CHUNK_STEPS;
@@ -54,7 +61,8 @@ INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
         NAME(prefetch)(y_rows, t);
         UNROLL for (int k = 0; k < count; k++)
         {
-            vec decay = NAME(exp2)(dt * rates[k]);
+            vec decay = is_tame ? NAME(exp2_tame)(dt, rates[k])
+                                : NAME(exp2)(dt * rates[k]);
             vec driven = input * NAME(broadcast)(B[k * CHUNK_STEPS + t]);
             state[k] = decay * state[k] + driven;
             y += state[k] * NAME(broadcast)(C[k * CHUNK_STEPS + t]);
@@ -69,19 +77,28 @@ INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
 static NOINLINE void NAME(advance_8)(const NAME(forward_chunk) *chunk,
                                      int64_t n, int64_t begin, int64_t end)
 {
-    NAME(advance)(chunk, n, 8, begin, end);
+    if (chunk->is_tame)
+        NAME(advance)(chunk, n, 8, 1, begin, end);
+    else
+        NAME(advance)(chunk, n, 8, 0, begin, end);
 }
 
 static NOINLINE void NAME(advance_4)(const NAME(forward_chunk) *chunk,
                                      int64_t n, int64_t begin, int64_t end)
 {
-    NAME(advance)(chunk, n, 4, begin, end);
+    if (chunk->is_tame)
+        NAME(advance)(chunk, n, 4, 1, begin, end);
+    else
+        NAME(advance)(chunk, n, 4, 0, begin, end);
 }
 
 static NOINLINE void NAME(advance_1)(const NAME(forward_chunk) *chunk,
                                      int64_t n, int64_t begin, int64_t end)
 {
-    NAME(advance)(chunk, n, 1, begin, end);
+    if (chunk->is_tame)
+        NAME(advance)(chunk, n, 1, 1, begin, end);
+    else
+        NAME(advance)(chunk, n, 1, 0, begin, end);
 }
 
 static void NAME(advance_all)(const NAME(forward_chunk) *chunk,
@@ -104,80 +121,131 @@ static void NAME(save_states)(const vec *state, int64_t n_states,
         NAME(store_part)(to + n * n_channels, state[n], n_channels);
 }
 
+/* Copies steps [start, start + steps) of B and C. */
+static void NAME(load_projections)(const scan_call *call,
+                                   const channel_block *block, int64_t start,
+                                   int64_t steps,
+                                   const NAME(forward_chunk) *chunk)
+{
+    const real *B = (const real *)call->B + block->batch * call->B_batch +
+                    block->group * call->B_group + start;
+    const real *C = (const real *)call->C + block->batch * call->C_batch +
+                    block->group * call->C_group + start;
+    NAME(copy_rows)(B, call->B_state, call->n_states, steps, CHUNK_STEPS,
+                    chunk->B);
+    NAME(copy_rows)(C, call->C_state, call->n_states, steps, CHUNK_STEPS,
+                    chunk->C);
+}
+
+INLINE NAME(channel_rows) NAME(u_rows)(const scan_call *call,
+                                       const channel_block *block,
+                                       int64_t start)
+{
+    return NAME(at_step)(
+        NAME(get_rows)(call->u, call->u_batch, call->u_row, block), start);
+}
+
+INLINE NAME(channel_rows) NAME(delta_rows)(const scan_call *call,
+                                           const channel_block *block,
+                                           int64_t start)
+{
+    return NAME(at_step)(NAME(get_rows)(call->delta, call->delta_batch,
+                                        call->delta_row, block),
+                         start);
+}
+
 /* Loads steps [start, start + steps) and computes dt, input and D * u. */
 static void NAME(load_forward)(const scan_call *call,
                                const channel_block *block, int64_t start,
                                int64_t steps, NAME(forward_chunk) *chunk)
 {
-    const NAME(channel_rows) u = NAME(at_step)(
-        NAME(get_rows)(call->u, call->u_batch, call->u_row, block), start);
-    const NAME(channel_rows) delta = NAME(at_step)(
-        NAME(get_rows)(call->delta, call->delta_batch, call->delta_row,
-                       block),
-        start);
-    const real *B = (const real *)call->B + block->batch * call->B_batch +
-                    block->group * call->B_group + start;
-    const real *C = (const real *)call->C + block->batch * call->C_batch +
-                    block->group * call->C_group + start;
     const vec D = NAME(load_parameter)(call->D, block);
     const vec bias = NAME(load_parameter)(call->delta_bias, block);
-    NAME(load_channels)(u, block->n_channels, steps, chunk->y);
-    NAME(load_channels)(delta, block->n_channels, steps, chunk->dt);
-    NAME(copy_rows)(B, call->B_state, call->n_states, steps, CHUNK_STEPS,
-                    chunk->B);
-    NAME(copy_rows)(C, call->C_state, call->n_states, steps, CHUNK_STEPS,
-                    chunk->C);
-    chunk->next_delta = NAME(at_step)(delta, CHUNK_STEPS);
-    NAME(delta_to_dt)(call, bias, steps, NAME(at_step)(u, CHUNK_STEPS),
-                      chunk->dt);
+    NAME(load_channels)(NAME(u_rows)(call, block, start), block->n_channels,
+                        steps, chunk->y);
+    NAME(load_channels)(NAME(delta_rows)(call, block, start),
+                        block->n_channels, steps, chunk->dt);
+    real largest_dt =
+        NAME(delta_to_dt)(call, bias, steps, chunk->next_u, chunk->dt);
+    chunk->is_tame = largest_dt * chunk->largest_rate < TAME_BOUND;
     for (int64_t t = 0; t < steps; t++) {
         chunk->input[t] = chunk->dt[t] * chunk->y[t];
         chunk->y[t] = D * chunk->y[t];
     }
 }
 
-static void NAME(forward_block)(const void *context, int64_t task,
-                                void *scratch)
+/* One chunk of one block, from loading to storing. */
+static void NAME(forward_chunk_of)(const scan_call *call,
+                                   const channel_block *block, int64_t start,
+                                   int64_t steps, NAME(forward_chunk) *chunk)
 {
-    const scan_call *call = context;
     const int64_t n_states = call->n_states, length = call->length;
-    const int64_t n_blocks = blocks_per_group(call, LANES);
-    const int64_t sequence = task / n_blocks;
-    const channel_block block =
-        get_block(call, sequence / call->n_groups, sequence % call->n_groups,
-                  task % n_blocks, LANES);
-    NAME(forward_chunk) chunk = NAME(lay_out_forward)(scratch, n_states);
-    const NAME(channel_rows) y =
-        NAME(get_rows)(call->y, call->dim * length, length, &block);
-    real *saved = NULL;
-    if (call->states != NULL)
-        saved = (real *)call->states + saved_states_offset(call, &block);
+    const int64_t saved_size = n_states * block->n_channels;
+    const NAME(channel_rows) y = NAME(at_step)(
+        NAME(get_rows)(call->y, call->dim * length, length, block), start);
+    NAME(load_forward)(call, block, start, steps, chunk);
+    chunk->y_rows = y;
+    if (call->states == NULL) {
+        NAME(advance_all)(chunk, n_states, 0, steps);
+    } else {
+        real *saved = (real *)call->states +
+                      saved_states_offset(call, block) +
+                      start / SAVED_EVERY * saved_size;
+        for (int64_t t = 0; t < steps; t += SAVED_EVERY) {
+            NAME(save_states)(chunk->state, n_states, block->n_channels,
+                              saved);
+            saved += saved_size;
+            NAME(advance_all)(chunk, n_states, t,
+                              smaller(t + SAVED_EVERY, steps));
+        }
+    }
+    NAME(store_channels)(y, block->n_channels, steps, chunk->y);
+}
 
-    NAME(load_rates)(call, &block, chunk.rates);
-    for (int64_t n = 0; n < n_states; n++)
-        chunk.state[n] = (vec){0};
+/* Neighbouring blocks of one group, chunk by chunk: what is copied of B and C
+ * serves them all. */
+static void NAME(forward_task)(const void *context, int64_t task,
+                               void *scratch)
+{
+    const forward_plan *plan = context;
+    const scan_call *call = plan->call;
+    const int64_t n_states = call->n_states, length = call->length;
+    const int64_t sequence = task / plan->n_parts;
+    const int64_t n_blocks = blocks_per_group(call, LANES);
+    const int64_t first = n_blocks * (task % plan->n_parts) / plan->n_parts;
+    const int64_t end =
+        n_blocks * (task % plan->n_parts + 1) / plan->n_parts;
+    channel_block blocks[MAX_SHARED_BLOCKS];
+    NAME(forward_chunk) chunks[MAX_SHARED_BLOCKS];
+    for (int64_t i = 0; i < end - first; i++) {
+        blocks[i] =
+            get_block(call, sequence / call->n_groups,
+                      sequence % call->n_groups, first + i, LANES);
+        chunks[i] = NAME(lay_out_forward)(scratch, n_states, i);
+        chunks[i].largest_rate =
+            NAME(load_rates)(call, &blocks[i], chunks[i].rates);
+        for (int64_t n = 0; n < n_states; n++)
+            chunks[i].state[n] = (vec){0};
+    }
     for (int64_t start = 0; start < length; start += CHUNK_STEPS) {
         const int64_t steps = smaller(length - start, CHUNK_STEPS);
-        const int64_t segment = saved != NULL ? SAVED_EVERY : CHUNK_STEPS;
-        NAME(load_forward)(call, &block, start, steps, &chunk);
-        chunk.y_rows = NAME(at_step)(y, start);
-        for (int64_t t = 0; t < steps; t += segment) {
-            if (saved != NULL) {
-                NAME(save_states)(chunk.state, n_states, block.n_channels,
-                                  saved);
-                saved += n_states * block.n_channels;
-            }
-            NAME(advance_all)(&chunk, n_states, t,
-                              smaller(t + segment, steps));
+        NAME(load_projections)(call, &blocks[0], start, steps, &chunks[0]);
+        for (int64_t i = 0; i < end - first; i++) {
+            const int is_last = i + 1 == end - first;
+            const channel_block *next = &blocks[is_last ? 0 : i + 1];
+            const int64_t next_start = start + (is_last ? CHUNK_STEPS : 0);
+            chunks[i].next_u = NAME(u_rows)(call, next, next_start);
+            chunks[i].next_delta = NAME(delta_rows)(call, next, next_start);
+            NAME(forward_chunk_of)(call, &blocks[i], start, steps,
+                                   &chunks[i]);
         }
-        NAME(store_channels)(chunk.y_rows, block.n_channels, steps, chunk.y);
     }
 }
 
 static int NAME(forward)(const scan_call *call)
 {
-    int64_t n_tasks =
-        call->batch * call->n_groups * blocks_per_group(call, LANES);
-    return run_tasks(NAME(forward_block), call, n_tasks, call->n_threads,
+    const forward_plan plan = plan_forward(call, LANES);
+    return run_tasks(NAME(forward_task), &plan,
+                     plan.n_sequences * plan.n_parts, call->n_threads,
                      NAME(forward_scratch_size)(call->n_states));
 }

@@ -1,0 +1,76 @@
+"""What the tests of the C kernel share: inputs, and both ways to run them."""
+
+import pytest
+import torch
+
+from mmseg_crackssm.ops.selective_scan import native
+from mmseg_crackssm.ops.selective_scan.reference import (
+    selective_scan_reference,
+)
+
+NAMES = ('u', 'delta', 'A', 'B', 'C', 'D', 'delta_bias')
+REASON = native._load()[1]
+needs_kernel = pytest.mark.skipif(
+    REASON is not None, reason=f'native scan: {REASON}'
+)
+
+
+def draw(dim=20, length=129, d_state=4, groups=2, batch=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    return {
+        'u': normal(batch, dim, length),
+        'delta': normal(batch, dim, length) - 1,
+        'A': -torch.exp(0.5 * normal(dim, d_state)),
+        'B': normal(batch, groups, d_state, length),
+        'C': normal(batch, groups, d_state, length),
+        'D': normal(dim),
+        'delta_bias': 0.5 * normal(dim),
+    }
+
+
+def output_gradient(u):
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(u.shape, generator=generator)
+
+
+def run_native(inputs, softplus=True, dy=None):
+    """Output and gradients by name."""
+    arguments = [inputs.get(name) for name in NAMES]
+    dy = output_gradient(inputs['u']) if dy is None else dy
+    y, states = native.forward(*arguments, softplus, True)
+    grads = native.backward(dy.to(y.dtype), *arguments, softplus, states)
+    return {'y': y, **dict(zip(NAMES, grads, strict=True))}
+
+
+def run_reference(inputs, softplus=True, dy=None):
+    """The same from the loop in float64."""
+    inputs = {
+        name: x.double().detach().requires_grad_()
+        for name, x in inputs.items()
+    }
+    dy = output_gradient(inputs['u']) if dy is None else dy
+    y = selective_scan_reference(**inputs, delta_softplus=softplus)
+    y.backward(dy.double())
+    return {
+        'y': y.detach(),
+        **{
+            name: inputs[name].grad if name in inputs else None
+            for name in NAMES
+        },
+    }
+
+
+def assert_close(actual, expected, tolerance=3e-6):
+    """Largest error relative to the largest value, tensor by tensor."""
+    for name, x in expected.items():
+        if x is None:
+            assert actual[name] is None, name
+            continue
+        assert actual[name].shape == x.shape, name
+        scale = x.abs().max().clamp_min(1e-30)
+        error = (actual[name].double() - x).abs().max() / scale
+        assert error < tolerance, (name, error.item())

@@ -1,0 +1,153 @@
+"""The C kernel as a library: found, fitting, forced, sound."""
+
+import ctypes
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from native_scan import REASON, draw, needs_kernel
+
+from checks import c_compiler
+from mmseg_crackssm.ops.selective_scan import native
+
+
+def test_kernel_is_there_where_it_can_be_compiled():
+    # The installation goes on without it: the tests must not.
+    if c_compiler() is None:
+        pytest.skip('no C compiler')
+    assert REASON is None, REASON
+
+
+RUNTIMES_SCRIPT = """
+import re
+import torch
+from mmseg_crackssm.ops.selective_scan import native
+
+def runtimes():
+    maps = open('/proc/self/maps').read()
+    return set(re.findall(r'/\\S*lib(?:g|i)?omp\\S*', maps))
+
+torch.set_num_threads(2)
+torch.ones(1 << 20).add_(1)
+before = runtimes()
+x = torch.rand(1, 64, 40)
+B = torch.rand(1, 1, 2, 40)
+native.forward(x, x, -torch.rand(64, 2), B, B, None, None, True, False)
+print(before == runtimes(), native._library().scan_has_threads())
+"""
+
+
+@needs_kernel
+@pytest.mark.skipif(
+    not Path('/proc/self/maps').exists(), reason='no /proc/self/maps here'
+)
+def test_no_second_openmp_runtime(repo_root):
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', RUNTIMES_SCRIPT],
+        env={**os.environ, 'PYTHONPATH': str(repo_root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines()[-1] == 'True 1'
+
+
+@needs_kernel
+def test_forced_instruction_set(monkeypatch, best_instruction_set):
+    native.set_instruction_set('baseline')
+    assert native.instruction_set() == 'baseline'
+    with pytest.raises(ValueError, match="expected one of .* got 'mmx'"):
+        native.set_instruction_set('mmx')
+
+    native._load.cache_clear()
+    monkeypatch.setenv(native.ISA_VARIABLE, 'baseline')
+    assert native.instruction_set() == 'baseline'
+    native._load.cache_clear()
+    monkeypatch.delenv(native.ISA_VARIABLE)
+    best = native.instruction_set()
+    missing = native.INSTRUCTION_SETS[
+        native.INSTRUCTION_SETS.index(best) + 1 :
+    ]
+    for name in missing:
+        with pytest.raises(ValueError, match='this processor has none above'):
+            native.set_instruction_set(name)
+
+
+@pytest.fixture
+def reloaded():
+    """Forget the library before and after a test."""
+    native._load.cache_clear()
+    native._log_once.cache_clear()
+    yield
+    native._load.cache_clear()
+    native._log_once.cache_clear()
+
+
+def test_missing_library_is_said_once(monkeypatch, reloaded):
+    lines = []
+    monkeypatch.setattr(native, 'LIBRARY_NAME', 'absent.so')
+    monkeypatch.setattr(
+        native, 'print_log', lambda line, **_: lines.append(line)
+    )
+    assert not native.is_available()
+    for _ in range(2):
+        reason = native.unavailable_reason()
+    assert 'not built' in reason and 'gcc' in reason
+    assert len(lines) == 1 and reason in lines[0]
+    with pytest.raises(RuntimeError, match='not built'):
+        native.instruction_set()
+
+
+@needs_kernel
+def test_library_of_another_version(monkeypatch, reloaded):
+    monkeypatch.setattr(native, '_INTERFACE_VERSION', -1)
+    monkeypatch.setattr(native, 'print_log', lambda *_, **__: None)
+    assert 'another version' in native.unavailable_reason()
+
+
+def test_library_that_does_not_load(monkeypatch, reloaded):
+    # A file that is there and is no library.
+    monkeypatch.setattr(native, 'LIBRARY_NAME', 'native.py')
+    monkeypatch.setattr(native, 'print_log', lambda *_, **__: None)
+    assert 'does not load' in native.unavailable_reason()
+
+
+@needs_kernel
+def test_failure_in_the_kernel_is_an_error():
+    inputs = draw()
+    inputs['B'] = inputs['B'].repeat(1, 3, 1, 1)
+    with pytest.raises(RuntimeError, match='status 2'):
+        native.forward(*inputs.values(), True, False)
+
+
+@needs_kernel
+def test_the_call_is_packed_as_the_header_says(repo_root):
+    header = repo_root / 'mmseg_crackssm/ops/selective_scan/csrc/scan.h'
+    text = header.read_text()
+    body = re.search(r'typedef struct \{(.*?)\} scan_call;', text, re.S)[1]
+    fields = re.sub(r'/\*.*?\*/', '', body, flags=re.S)
+    lines = [line.strip() for line in fields.split(';') if line.strip()]
+    pointers = sum(line.count('*') for line in lines)
+    numbers = sum(
+        line.count(',') + 1 for line in lines if line.startswith('int64_t')
+    )
+    assert native._CALL.format == f'{pointers}P{numbers}q'
+    assert native._library().scan_call_size() == native._CALL.size
+    assert ctypes.sizeof(ctypes.c_void_p) == 8
+
+
+@pytest.mark.slow
+def test_under_sanitizers(repo_root):
+    result = subprocess.run(
+        ['bash', str(repo_root / '.ci' / 'sanitize'), '20'],
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode == 77:
+        pytest.skip(result.stderr)
+    assert result.returncode == 0, result.stderr[-3000:]
+    totals = {line.split()[1] for line in result.stdout.splitlines()}
+    assert len(totals) == 1, result.stdout
