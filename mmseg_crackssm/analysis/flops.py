@@ -291,17 +291,20 @@ def _scanning_anyhow(model: nn.Module) -> Iterator[None]:
     """The selective scan as one operator, on any backend that runs here.
 
     A model may ask for a CUDA kernel, or for the plain loop, which is no
-    operator and would count nothing.
+    operator and would count nothing. Nor may the scan take in the products
+    that make its step sizes, which count as such.
     """
-    asked = {m: m.backend for m in model.modules() if isinstance(m, S6)}
+    asked = {
+        m: (m.backend, m.fused) for m in model.modules() if isinstance(m, S6)
+    }
     variable = os.environ.pop(ENVIRONMENT_VARIABLE, None)
     for module in asked:
-        module.backend = 'auto'
+        module.backend, module.fused = 'auto', False
     try:
         yield
     finally:
-        for module, backend in asked.items():
-            module.backend = backend
+        for module, (backend, fused) in asked.items():
+            module.backend, module.fused = backend, fused
         if variable is not None:
             os.environ[ENVIRONMENT_VARIABLE] = variable
 

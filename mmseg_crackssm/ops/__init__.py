@@ -8,7 +8,12 @@ from .scan_order import (
     inverse_scan_order,
     scan_order,
 )
-from .selective_scan import available_backends, selective_scan
+from .selective_scan import (
+    available_backends,
+    resolve_backend,
+    selective_scan,
+    selective_scan_paths,
+)
 from .wavelet import DWT_MODES, dwt2
 
 __all__ = [
@@ -21,7 +26,9 @@ __all__ = [
     'intensity_order',
     'inverse_order',
     'inverse_scan_order',
+    'resolve_backend',
     'scan_order',
     'scatter_tokens',
     'selective_scan',
+    'selective_scan_paths',
 ]

@@ -127,12 +127,15 @@ class AdaptiveTokenReordering(nn.Module):
             The enhanced feature map (B, C, H, W).
         """
         order = self.token_order(direction_map, x.shape[-2:])
-        # One sequence (B, 1, C, L), read in K orders.
-        tokens = self.norm(x).flatten(2).unsqueeze(1)
-        tokens = gather_tokens(tokens, order)
-        tokens = scatter_tokens(self.s6(tokens).to(x.dtype), order)
-        fused = self.fuse(tokens.flatten(1, 2).unflatten(-1, x.shape[-2:]))
-        return x + self.se(fused)
+        normed = self.norm(x)
+        if self.s6.fuses(normed):
+            scanned = self.s6.along_paths(normed, order, merge=False)
+        else:
+            # One sequence (B, 1, C, L), read in K orders.
+            tokens = gather_tokens(normed.flatten(2).unsqueeze(1), order)
+            tokens = scatter_tokens(self.s6(tokens).to(x.dtype), order)
+            scanned = tokens.flatten(1, 2).unflatten(-1, x.shape[-2:])
+        return x + self.se(self.fuse(scanned))
 
 
 @MODELS.register_module()

@@ -4,12 +4,17 @@ import math
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
-from ...ops import selective_scan
+from ...ops import resolve_backend, selective_scan, selective_scan_paths
 
 SCAN_DTYPES = dict(float32=torch.float32, float64=torch.float64)
 """Precisions that the recurrence may be asked to run in."""
+
+
+# Of the C kernel with its widest vectors.
+_CHANNELS_PER_TASK = 16
 
 
 class S6(nn.Module):
@@ -43,6 +48,9 @@ class S6(nn.Module):
         scan_dtype: Least precision of the recurrence, a key of
             :data:`SCAN_DTYPES`. float64 input stays float64 where the
             backend supports it.
+
+    Attributes:
+        fused: Whether :meth:`fuses` may ever be true.
 
     Raises:
         ValueError: On a size below 1, or an unknown ``scan_dtype``.
@@ -84,6 +92,7 @@ class S6(nn.Module):
         self.dt_rank = dt_rank
         self.n_groups = n_groups
         self.backend = backend
+        self.fused = True
         self.scan_dtype = SCAN_DTYPES[scan_dtype]
 
         self.x_proj_weight = nn.Parameter(
@@ -166,6 +175,64 @@ class S6(nn.Module):
         )
         ys = ys.to(torch.promote_types(xs.dtype, torch.float32))
         return ys.unflatten(1, (self.n_groups, self.d_inner))
+
+    def fuses(self, x: Tensor) -> bool:
+        """Whether :meth:`along_paths` is there for a map, and faster.
+
+        It is for inference on the CPU with the C kernel, in full precision,
+        and where there are enough channels to keep all threads busy.
+
+        Args:
+            x: Map (B, d, H, W).
+        """
+        if (
+            not self.fused
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or x.device.type != 'cpu'
+            or torch.is_autocast_enabled('cpu')
+            or x.dtype != self.x_proj_weight.dtype
+            or x.dtype != torch.promote_types(x.dtype, self.scan_dtype)
+        ):
+            return False
+        blocks = x.shape[0] * math.ceil(self.d_inner / _CHANNELS_PER_TASK)
+        return (
+            blocks >= torch.get_num_threads()
+            and resolve_backend(self.backend, 'cpu', x.dtype) == 'native'
+        )
+
+    def along_paths(self, x: Tensor, paths: Tensor, merge: bool) -> Tensor:
+        """Run the K sequences in place: no token is copied into them.
+
+        Equal to gathering the tokens along each path, :meth:`forward`, and
+        scattering the results back; a map in channels-last memory is read
+        without any copy. Only where :meth:`fuses`.
+
+        Args:
+            x: Map (B, d, H, W).
+            paths: Pixel indices of each sequence, (K, H*W) or (B, K, H*W).
+            merge: Whether the results of the sequences are added up.
+
+        Returns:
+            (B, d, H, W) if merged, else (B, K * d, H, W), in channels-last
+            memory.
+        """
+        # The projections of all paths at once; as a convolution, which
+        # outruns a matrix product on many processors.
+        weight = self.x_proj_weight.flatten(0, 1)[:, :, None, None]
+        projected = F.conv2d(x, weight).permute(0, 2, 3, 1).flatten(1, 2)
+        y = selective_scan_paths(
+            x.permute(0, 2, 3, 1).flatten(1, 2),
+            projected.unflatten(-1, (self.n_groups, -1)),
+            self.dt_proj_weight,
+            -torch.exp(self.A_log),
+            self.D,
+            self.dt_proj_bias.flatten(),
+            paths,
+            merge,
+        )
+        y = y.flatten(2).unflatten(1, x.shape[-2:])
+        return y.permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         """The sizes and the backend, for ``print(module)``."""

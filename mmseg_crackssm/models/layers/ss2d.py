@@ -7,6 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops import scan_order
 from .patch_layers import LayerNorm2d, Linear2d
 from .s6 import S6
 
@@ -112,7 +113,11 @@ class SS2D(nn.Module):
         if self.gate:
             x, z = x.chunk(2, dim=1)
         x = F.silu(self.conv(x))
-        x = cross_merge(self.s6(cross_scan(x)), height=height, width=width)
+        if self.s6.fuses(x):
+            paths = scan_order('cross', height, width)
+            x = self.s6.along_paths(x, paths, merge=True)
+        else:
+            x = cross_merge(self.s6(cross_scan(x)), height, width)
         x = self.out_norm(x)
         if self.gate:
             x = x * F.silu(z)

@@ -8,6 +8,7 @@ from .backends import (
 )
 from .flops import selective_scan_backward_flops, selective_scan_flops
 from .interface import selective_scan
+from .paths import selective_scan_paths
 from .reference import selective_scan_reference
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     'selective_scan',
     'selective_scan_backward_flops',
     'selective_scan_flops',
+    'selective_scan_paths',
     'selective_scan_reference',
     'unavailable_reason',
 ]

@@ -29,7 +29,9 @@ ISA_VARIABLE = 'MMSEG_CRACKSSM_SCAN_ISA'
 # In the order of the enumeration in csrc/scan.h.
 INSTRUCTION_SETS = ('baseline', 'avx2', 'avx512')
 
-_INTERFACE_VERSION = 1
+_INTERFACE_VERSION = 2
+# SCAN_BAD_CALL of csrc/scan.h.
+BAD_CALL = 2
 # Steps between two saved states: SAVED_EVERY of csrc/blocks.h.
 _SAVED_EVERY = 32
 _REMEDY = (
@@ -240,6 +242,29 @@ def _sum_batch(x: Tensor | None) -> Tensor | None:
     return x[0] if x.shape[0] == 1 else x.sum(0)
 
 
+def call(function: str, packed: bytes) -> int:
+    """Call a function of the library, which releases the GIL.
+
+    Args:
+        function: Its name.
+        packed: The structure that it takes.
+
+    Returns:
+        0, or :data:`BAD_CALL`.
+
+    Raises:
+        RuntimeError: The kernel is not available, or there is no memory for
+            its work space.
+    """
+    status = getattr(_library(), function)(packed)
+    if status not in (0, BAD_CALL):
+        raise RuntimeError(
+            f'{function} of {LIBRARY_NAME} found no memory for its work space '
+            f'(status {status}).'
+        )
+    return status
+
+
 def _run(
     function: str,
     inputs: tuple[Tensor | None, ...],
@@ -248,7 +273,7 @@ def _run(
     dy: Tensor | None,
     outputs: tuple[Tensor | None, ...],
 ) -> None:
-    """Pack one ``scan_call`` and run it; ctypes releases the GIL."""
+    """Pack one ``scan_call`` and run it."""
     u, delta, A, B, C, D, delta_bias = inputs
     if u.dtype == torch.float64:
         function += '_double'
@@ -265,7 +290,7 @@ def _run(
     y, *gradients = outputs
     batch, dim, length = u.shape
     groups, d_state = B.shape[1:3]
-    call = _CALL.pack(
+    packed = _CALL.pack(
         *map(
             _address,
             (u, delta, A, B, C, D, delta_bias, states, y, dy, *gradients),
@@ -284,12 +309,10 @@ def _run(
         delta_softplus,
         torch.get_num_threads(),
     )
-    status = getattr(_library(), function)(call)
-    if status != 0:
+    if call(function, packed) == BAD_CALL:
         raise RuntimeError(
-            f'{function} of {LIBRARY_NAME} failed with status {status} (1: '
-            'no memory for its work space, 2: sizes out of range) for u of '
-            f'shape {tuple(u.shape)} and B of shape {tuple(B.shape)}.'
+            f'{function} of {LIBRARY_NAME}: sizes out of range for u of shape '
+            f'{tuple(u.shape)} and B of shape {tuple(B.shape)}.'
         )
 
 
@@ -327,7 +350,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
         return None, f'the C kernel does not load ({error}); {_REMEDY}'
     if not fits:
         return None, f'the C kernel is from another version; {_REMEDY}'
-    for name in ('scan_forward', 'scan_backward'):
+    for name in ('scan_forward', 'scan_backward', 'scan_paths'):
         for function in (name, f'{name}_double'):
             getattr(library, function).argtypes = (ctypes.c_char_p,)
     _force_level(library, os.environ.get(ISA_VARIABLE) or None)

@@ -133,6 +133,11 @@ def test_exported_network_can_be_saved(make_network):
     torch.export.save(program, file)
     file.seek(0)
     loaded = torch.export.load(file).module()
+    # A traced network holds the portable operator; rounding must be the same,
+    # or the tokens' order may differ.
+    for module in network.modules():
+        if isinstance(module, S6):
+            module.fused = False
     with torch.no_grad():
         for image in images:
             assert torch.equal(loaded(image), network(image))

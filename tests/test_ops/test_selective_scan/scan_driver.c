@@ -19,6 +19,8 @@ int scan_forward(const scan_call *call);
 int scan_backward(const scan_call *call);
 int scan_forward_double(const scan_call *call);
 int scan_backward_double(const scan_call *call);
+int scan_paths(const path_call *call);
+int scan_paths_double(const path_call *call);
 int scan_saved_every(void);
 int scan_set_level(int level);
 int64_t scan_probe_exp(int64_t n_repeats, int64_t n_threads);
@@ -161,6 +163,71 @@ static double run(scan_case c)
     return total;
 }
 
+typedef struct {
+    int64_t batch, dim, length, n, paths, rank;
+    int64_t n_threads;
+    int is_double, merges;
+    int shares_paths; /* one set of paths for all of the batch */
+    int is_extreme;
+} path_case;
+
+/* Each path goes through the tokens in strides of its own, from its own
+ * start: no permutation unless the stride fits, which nothing here needs. */
+static int64_t *make_paths(int64_t sets, int64_t paths, int64_t length)
+{
+    int64_t *array = malloc((size_t)(sets * paths * length) * sizeof *array);
+    for (int64_t i = 0; i < sets * paths; i++)
+        for (int64_t t = 0; t < length; t++)
+            array[i * length + t] = (i * 5 + t * (2 * i + 1)) % length;
+    return array;
+}
+
+static double run_paths(path_case c)
+{
+    const int is_double = c.is_double;
+    const int64_t tokens = c.batch * c.length, rows = c.paths * c.dim;
+    const int64_t sizes[] = {
+        tokens * c.dim, tokens * c.paths * (c.rank + 2 * c.n),
+        rows * c.rank, rows * c.n, rows, rows};
+    const int64_t y_size = tokens * (c.merges ? c.dim : rows);
+    void *inputs[6], *y = make(y_size, is_double, 0, 0);
+    for (int i = 0; i < 6; i++) {
+        inputs[i] = make(sizes[i], is_double, i == 3 ? -4 : -1,
+                         i == 3 ? -0.1 : 1);
+        if (c.is_extreme)
+            spoil(inputs[i], sizes[i], is_double);
+    }
+    int64_t *paths =
+        make_paths(c.shares_paths ? 1 : c.batch, c.paths, c.length);
+    path_call call = {
+        .tokens = inputs[0], .projected = inputs[1], .dt_weight = inputs[2],
+        .A = inputs[3], .D = inputs[4], .dt_bias = inputs[5],
+        .paths = paths, .y = y,
+        .paths_batch = c.shares_paths ? 0 : c.paths * c.length,
+        .batch = c.batch, .dim = c.dim, .length = c.length, .n_states = c.n,
+        .n_paths = c.paths, .rank = c.rank, .merges = c.merges,
+        .n_threads = c.n_threads,
+    };
+    int status = is_double ? scan_paths_double(&call) : scan_paths(&call);
+    double total = sum(y, y_size, is_double) / (double)y_size;
+    paths[0] = c.length;
+    if ((is_double ? scan_paths_double(&call) : scan_paths(&call)) !=
+        SCAN_BAD_CALL)
+        status = -1;
+    for (int i = 0; i < 6; i++)
+        free(inputs[i]);
+    free(paths);
+    free(y);
+    if (status != SCAN_OK || (!c.is_extreme && !isfinite(total))) {
+        fprintf(stderr, "paths: status %d, checksum %g for B %d, D %d, L %d, "
+                "N %d, K %d, R %d\n", status, total, (int)c.batch,
+                (int)c.dim, (int)c.length, (int)c.n, (int)c.paths,
+                (int)c.rank);
+        exit(1);
+    }
+    return total;
+}
+
 static double run_grid(int is_double)
 {
     const int64_t lengths[] = {1, 7, 31, 32, 33, 127, 128, 129, 300};
@@ -175,6 +242,12 @@ static double run_grid(int is_double)
                     .groups = 1 << (n % 3), .n_threads = 3,
                     .is_double = is_double, .use_softplus = 1,
                     .has_skip = 1, .has_bias = 1, .has_states = 1,
+                }) + run_paths((path_case){
+                    .batch = 1 + l % 2, .dim = dims[d],
+                    .length = lengths[l], .n = states[n],
+                    .paths = 1 << (n % 3), .rank = d, .n_threads = 3,
+                    .is_double = is_double, .merges = n % 2,
+                    .shares_paths = d % 2,
                 });
     return total;
 }
@@ -199,6 +272,14 @@ static void run_random(int is_double)
         .has_states = draw() < 0.8, .shares_rows = draw() < 0.3,
         /* Without softplus steps may be negative: states then grow. */
         .is_extreme = !use_softplus || draw() < 0.3,
+    });
+    run_paths((path_case){
+        .batch = draw_up_to(3), .dim = draw_up_to(40),
+        .length = draw_up_to(most), .n = draw_up_to(33),
+        .paths = draw_up_to(4), .rank = draw_up_to(6) - 1,
+        .n_threads = draw_up_to(4), .is_double = is_double,
+        .merges = draw() < 0.5, .shares_paths = draw() < 0.5,
+        .is_extreme = draw() < 0.3,
     });
 }
 

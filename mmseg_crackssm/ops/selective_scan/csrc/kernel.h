@@ -7,6 +7,8 @@
 
 #include "forward.h"
 
+#include "paths.h"
+
 #include "backward_segment.h"
 
 #include "backward.h"

@@ -176,6 +176,40 @@ EXPORT int scan_backward_double(const scan_call *call)
     return is_sound(call) ? backward_double(call) : SCAN_BAD_CALL;
 }
 
+static int paths_are_sound(const path_call *call)
+{
+    if (call->batch < 1 || call->dim < 1 || call->length < 1 ||
+        call->n_states < 1 || call->n_paths < 1 || call->rank < 0 ||
+        call->n_threads < 1)
+        return 0;
+    int64_t sets = call->paths_batch == 0 ? 1 : call->batch;
+    int is_outside = 0;
+    for (int64_t i = 0; i < sets * call->n_paths * call->length; i++)
+        is_outside |= (uint64_t)call->paths[i] >= (uint64_t)call->length;
+    return !is_outside;
+}
+
+EXPORT int scan_paths(const path_call *call)
+{
+    if (!paths_are_sound(call))
+        return SCAN_BAD_CALL;
+    switch (current_level) {
+#if defined(__x86_64__)
+    case SCAN_AVX512:
+        return run_paths_avx512(call);
+    case SCAN_AVX2:
+        return run_paths_avx2(call);
+#endif
+    default:
+        return run_paths_baseline(call);
+    }
+}
+
+EXPORT int scan_paths_double(const path_call *call)
+{
+    return paths_are_sound(call) ? run_paths_double(call) : SCAN_BAD_CALL;
+}
+
 /* Computes exponentials in this level's vectors, for timing: on each thread
  * `n_repeats` times as many as fit the first-level cache. Returns their
  * number, 0 for bad sizes or where memory is missing. */

@@ -18,7 +18,7 @@
 
 /* Raise it whenever scan_call or the meaning of a field changes: native.py
  * refuses a library left over from an older build. */
-#define SCAN_INTERFACE_VERSION 1
+#define SCAN_INTERFACE_VERSION 2
 
 enum { SCAN_OK = 0, SCAN_NO_MEMORY = 1, SCAN_BAD_CALL = 2 };
 
@@ -48,5 +48,26 @@ typedef struct {
     int64_t use_softplus;
     int64_t n_threads;
 } scan_call;
+
+/* S6 along several paths over the same tokens: for each path k, with the rows
+ * of projected split into dt, B and C,
+ *
+ *     dt = softplus(dt_weight[k] dt + dt_bias[k])
+ *
+ * and the recurrence above over tokens[paths[k][0]], tokens[paths[k][1]], ...
+ * Each result goes where its token is. All tensors are contiguous. */
+typedef struct {
+    const void *tokens;          /* (batch, length, dim) */
+    const void *projected;       /* (batch, length, paths, rank + 2 states) */
+    const void *dt_weight;       /* (paths, dim, rank) */
+    const void *A;               /* (paths * dim, states) */
+    const void *D, *dt_bias;     /* (paths * dim) */
+    const int64_t *paths;        /* ([batch,] paths, length) */
+    void *y;                     /* (batch, length, [paths,] dim) */
+    int64_t paths_batch;         /* 0: the same for all of the batch */
+    int64_t batch, dim, length, n_states, n_paths, rank;
+    int64_t merges;              /* y is the sum over paths */
+    int64_t n_threads;
+} path_call;
 
 #endif

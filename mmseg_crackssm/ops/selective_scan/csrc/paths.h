@@ -1,0 +1,269 @@
+/* S6 along several paths over one set of tokens. A template like vector.h.
+ *
+ * Tokens lie side by side, their channels together: one vector is one line of
+ * memory, whichever token the path visits next, so that nothing is transposed
+ * and no reordered copy is made. The step sizes are made here as well, from
+ * their low-rank projection. Forward only. */
+
+/* What one block of channels needs of one path, beside the chunk. */
+typedef struct {
+    const path_call *call;
+    const int64_t *path;     /* the token of each step */
+    const real *tokens;      /* this block's channels of the first token */
+    const real *projected;   /* this path's row of the first token */
+    real *y;                 /* this block's channels of the first token */
+    int64_t token_stride, projected_stride, y_stride;
+    int64_t n_channels;
+    int accumulates;         /* y holds the sum over earlier paths */
+    vec bias, D;
+    vec *weights;            /* [rank] of the step size */
+} NAME(path_block);
+
+/* A chunk as in forward.h, with B and C together: [step][2][state]. */
+static size_t NAME(path_scratch_size)(const path_call *call)
+{
+    size_t n = (size_t)call->n_states;
+    return (3 * CHUNK_STEPS + 2 * n + (size_t)call->rank) * sizeof(vec) +
+           2 * n * CHUNK_STEPS * sizeof(real) + sizeof(vec);
+}
+
+INLINE NAME(forward_chunk)
+    NAME(lay_out_path)(const path_call *call, void *scratch,
+                       NAME(path_block) *block)
+{
+    const int64_t n_states = call->n_states;
+    NAME(forward_chunk) chunk = {0};
+    chunk.dt = scratch;
+    chunk.input = chunk.dt + CHUNK_STEPS;
+    chunk.y = chunk.input + CHUNK_STEPS;
+    chunk.rates = chunk.y + CHUNK_STEPS;
+    chunk.state = chunk.rates + n_states;
+    block->weights = chunk.state + n_states;
+    chunk.B = (real *)(block->weights + call->rank);
+    chunk.C = chunk.B + n_states;
+    return chunk;
+}
+
+/* `count` states, from state `n`, over the steps of a chunk: like advance of
+ * forward.h, but for where B and C are. */
+INLINE void NAME(advance_path)(const NAME(forward_chunk) *chunk, int64_t n,
+                               int64_t n_states, const int count,
+                               const int is_tame, int64_t steps)
+{
+    const vec *dts = chunk->dt, *inputs = chunk->input;
+    const real *B = chunk->B + n, *C = chunk->C + n;
+    vec *ys = chunk->y;
+    vec rates[MAX_STATE_GROUP], state[MAX_STATE_GROUP];
+    UNROLL for (int k = 0; k < count; k++)
+    {
+        rates[k] = chunk->rates[n + k];
+        state[k] = chunk->state[n + k];
+    }
+    for (int64_t t = 0; t < steps; t++) {
+        vec dt = dts[t], input = inputs[t], y = ys[t];
+        UNROLL for (int k = 0; k < count; k++)
+        {
+            vec decay = is_tame ? NAME(exp2_tame)(dt, rates[k])
+                                : NAME(exp2)(dt * rates[k]);
+            vec driven = input * NAME(broadcast)(B[k]);
+            state[k] = decay * state[k] + driven;
+            y += state[k] * NAME(broadcast)(C[k]);
+        }
+        ys[t] = y;
+        B += 2 * n_states;
+        C += 2 * n_states;
+    }
+    UNROLL for (int k = 0; k < count; k++)
+        chunk->state[n + k] = state[k];
+}
+
+static NOINLINE void NAME(advance_path_8)(const NAME(forward_chunk) *chunk,
+                                          int64_t n, int64_t n_states,
+                                          int64_t steps)
+{
+    if (chunk->is_tame)
+        NAME(advance_path)(chunk, n, n_states, 8, 1, steps);
+    else
+        NAME(advance_path)(chunk, n, n_states, 8, 0, steps);
+}
+
+static NOINLINE void NAME(advance_path_4)(const NAME(forward_chunk) *chunk,
+                                          int64_t n, int64_t n_states,
+                                          int64_t steps)
+{
+    if (chunk->is_tame)
+        NAME(advance_path)(chunk, n, n_states, 4, 1, steps);
+    else
+        NAME(advance_path)(chunk, n, n_states, 4, 0, steps);
+}
+
+static NOINLINE void NAME(advance_path_1)(const NAME(forward_chunk) *chunk,
+                                          int64_t n, int64_t n_states,
+                                          int64_t steps)
+{
+    if (chunk->is_tame)
+        NAME(advance_path)(chunk, n, n_states, 1, 1, steps);
+    else
+        NAME(advance_path)(chunk, n, n_states, 1, 0, steps);
+}
+
+/* The lines of the step one chunk later: the processor foresees the rows of
+ * an image, not its columns or a sorted path. */
+INLINE void NAME(prefetch_token)(const NAME(path_block) *block, int64_t token)
+{
+    const real *row = block->projected + token * block->projected_stride;
+    const int64_t width = block->call->rank + 2 * block->call->n_states;
+    __builtin_prefetch(block->tokens + token * block->token_stride, 0, 3);
+    for (int64_t i = 0; i < width; i += 64 / (int64_t)sizeof(real))
+        __builtin_prefetch(row + i, 0, 3);
+    __builtin_prefetch(row + width - 1, 0, 3);
+    __builtin_prefetch(block->y + token * block->y_stride, 1, 3);
+}
+
+INLINE void NAME(copy_numbers)(const real *from, int64_t count, real *to)
+{
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        NAME(store)(to + i, NAME(load)(from + i));
+    for (; i < count; i++)
+        to[i] = from[i];
+}
+
+/* Loads `steps` steps of the path and computes dt, input and D * u. */
+static void NAME(load_path)(const NAME(path_block) *block,
+                            const int64_t *path, int64_t steps,
+                            int64_t steps_ahead, NAME(forward_chunk) *chunk)
+{
+    const path_call *call = block->call;
+    const int64_t rank = call->rank, n_states = call->n_states;
+    ivec largest = {0};
+    for (int64_t t = 0; t < steps; t++) {
+        const real *row =
+            block->projected + path[t] * block->projected_stride;
+        vec u = NAME(load_part)(block->tokens +
+                                    path[t] * block->token_stride,
+                                block->n_channels);
+        vec delta = block->bias;
+        for (int64_t r = 0; r < rank; r++)
+            delta += block->weights[r] * NAME(broadcast)(row[r]);
+        vec dt = NAME(softplus)(delta);
+        largest = NAME(larger_bits)(largest, dt);
+        chunk->dt[t] = dt;
+        chunk->input[t] = dt * u;
+        chunk->y[t] = block->D * u;
+        NAME(copy_numbers)(row + rank, 2 * n_states,
+                           chunk->B + t * 2 * n_states);
+        if (t < steps_ahead)
+            NAME(prefetch_token)(block, path[t + CHUNK_STEPS]);
+    }
+    chunk->is_tame =
+        NAME(largest_lane)(largest) * chunk->largest_rate < TAME_BOUND;
+}
+
+static void NAME(store_path)(const NAME(path_block) *block,
+                             const int64_t *path, int64_t steps,
+                             const vec *ys)
+{
+    for (int64_t t = 0; t < steps; t++) {
+        real *to = block->y + path[t] * block->y_stride;
+        vec y = ys[t];
+        if (block->accumulates)
+            y += NAME(load_part)(to, block->n_channels);
+        NAME(store_part)(to, y, block->n_channels);
+    }
+}
+
+/* The parameters of one block on one path. */
+static void NAME(load_path_parameters)(const path_call *call,
+                                       const channel_block *channels,
+                                       int64_t path, NAME(path_block) *block,
+                                       NAME(forward_chunk) *chunk)
+{
+    const scan_call parameters = {
+        .A = call->A, .A_row = call->n_states, .n_states = call->n_states};
+    const channel_block place = {
+        .first_channel = path * call->dim + channels->first_channel,
+        .n_channels = channels->n_channels};
+    const real *weights = (const real *)call->dt_weight +
+                          place.first_channel * call->rank;
+    block->bias = NAME(load_parameter)(call->dt_bias, &place);
+    block->D = NAME(load_parameter)(call->D, &place);
+    for (int64_t r = 0; r < call->rank; r++) {
+        vec x = {0};
+        for (int64_t j = 0; j < place.n_channels; j++)
+            x[j] = weights[j * call->rank + r];
+        block->weights[r] = x;
+    }
+    chunk->largest_rate = NAME(load_rates)(&parameters, &place, chunk->rates);
+    for (int64_t n = 0; n < call->n_states; n++)
+        chunk->state[n] = (vec){0};
+}
+
+static void NAME(run_path)(const path_call *call,
+                           const channel_block *channels, int64_t path,
+                           void *scratch)
+{
+    const int64_t n_states = call->n_states, length = call->length;
+    const int64_t width = call->rank + 2 * n_states;
+    const int64_t first_token = channels->batch * length;
+    const int64_t outputs = call->merges ? 1 : call->n_paths;
+    NAME(path_block) block = {
+        .call = call,
+        .path = call->paths + channels->batch * call->paths_batch +
+                path * length,
+        .tokens = (const real *)call->tokens + first_token * call->dim +
+                  channels->first_channel,
+        .projected = (const real *)call->projected +
+                     (first_token * call->n_paths + path) * width,
+        .y = (real *)call->y + first_token * outputs * call->dim +
+             (call->merges ? 0 : path) * call->dim +
+             channels->first_channel,
+        .token_stride = call->dim,
+        .projected_stride = call->n_paths * width,
+        .y_stride = outputs * call->dim,
+        .n_channels = channels->n_channels,
+        .accumulates = call->merges && path > 0,
+    };
+    NAME(forward_chunk) chunk = NAME(lay_out_path)(call, scratch, &block);
+    NAME(load_path_parameters)(call, channels, path, &block, &chunk);
+    for (int64_t start = 0; start < length; start += CHUNK_STEPS) {
+        const int64_t steps = smaller(length - start, CHUNK_STEPS);
+        NAME(load_path)(&block, block.path + start, steps,
+                        length - start - CHUNK_STEPS, &chunk);
+        int64_t n = 0;
+        if (LARGE_STATE_GROUP)
+            for (; n + 8 <= n_states; n += 8)
+                NAME(advance_path_8)(&chunk, n, n_states, steps);
+        for (; n + 4 <= n_states; n += 4)
+            NAME(advance_path_4)(&chunk, n, n_states, steps);
+        for (; n < n_states; n++)
+            NAME(advance_path_1)(&chunk, n, n_states, steps);
+        NAME(store_path)(&block, block.path + start, steps, chunk.y);
+    }
+}
+
+/* Paths whose results are added up belong to one task, in their order. */
+static void NAME(path_task)(const void *context, int64_t task, void *scratch)
+{
+    const path_call *call = context;
+    const int64_t n_blocks = divide_up(call->dim, LANES);
+    const int64_t index = task % n_blocks, rest = task / n_blocks;
+    const int64_t n_separate = call->merges ? 1 : call->n_paths;
+    const int64_t first_path = rest % n_separate;
+    const int64_t end = call->merges ? call->n_paths : first_path + 1;
+    const channel_block channels = {
+        .batch = rest / n_separate,
+        .first_channel = index * LANES,
+        .n_channels = smaller(call->dim - index * LANES, LANES),
+    };
+    for (int64_t path = first_path; path < end; path++)
+        NAME(run_path)(call, &channels, path, scratch);
+}
+
+static int NAME(run_paths)(const path_call *call)
+{
+    const int64_t n_separate = call->merges ? 1 : call->n_paths;
+    return run_tasks(NAME(path_task), call,
+                     call->batch * n_separate * divide_up(call->dim, LANES),
+                     call->n_threads, NAME(path_scratch_size)(call));
+}
