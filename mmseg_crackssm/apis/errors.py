@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..utils.memory import keep_freed_memory
+
 
 class UsageError(ValueError):
     """Wrong arguments, config or checkpoint; the message says the remedy."""
@@ -40,6 +42,7 @@ def check_output_folder(path: str | Path, option: str) -> None:
 def run_cli(command: Callable[[], int | None]) -> int:
     """Run a command; end a mendable error with its message alone.
 
+    The process keeps freed memory (:func:`keep_freed_memory`) from here on.
     Every process of a distributed run tells its own, after its rank: a file
     may be missing on one machine alone.
 
@@ -50,6 +53,7 @@ def run_cli(command: Callable[[], int | None]) -> int:
         The exit code; 1 after :class:`UsageError`, ``FileNotFoundError`` or
         ``PermissionError``. Other errors are bugs and keep their traceback.
     """
+    keep_freed_memory()
     try:
         return command() or 0
     except (UsageError, FileNotFoundError, PermissionError) as error:

@@ -1,3 +1,4 @@
+from .memory import keep_freed_memory
 from .stack import (
     INSTALL_COMMANDS,
     STACKS,
@@ -11,5 +12,6 @@ __all__ = [
     'STACKS',
     'check_stack',
     'installed_distributions',
+    'keep_freed_memory',
     'missing_modules',
 ]
