@@ -53,8 +53,9 @@ def run(**environment):
 def test_freed_memory_is_used_again():
     kept, faults = run()
     assert kept
-    # 5 x 16384 pages if every block were new.
-    assert faults < 5000
+    # 5 x 16384 pages if every block were new; one may be, where something
+    # small has settled in the first one.
+    assert faults < 2.5 * 16384
 
 
 @needs_glibc
