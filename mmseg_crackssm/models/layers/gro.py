@@ -1,5 +1,6 @@
 """Global re-optimisation of the decoded feature."""
 
+import torch
 import torch.nn as nn
 from mmseg.models.utils import resize
 from torch import Tensor
@@ -47,8 +48,13 @@ class GlobalReoptimization(nn.Module):
         structure = resize(
             structure, size=x.shape[-2:], mode='bilinear', align_corners=False
         )
+        # In the memory order of x: operators on two orders are slow.
+        if x.is_contiguous(memory_format=torch.channels_last):
+            structure = structure.contiguous(memory_format=torch.channels_last)
         latent = self.project_feature(x) * self.project_structure(structure)
         edges = self.project_edges(structure)
-        # Not lerp: it refuses operands of two types, and under autocast x
-        # is float32 behind some normalisations.
-        return x + self.similarity(latent) * (edges - x)
+        # Under autocast x is float32 behind some normalisations; lerp takes
+        # operands of one type.
+        return torch.lerp(
+            x, edges.to(x.dtype), self.similarity(latent).to(x.dtype)
+        )

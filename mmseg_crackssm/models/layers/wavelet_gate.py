@@ -55,4 +55,4 @@ class WaveletGate(nn.Module):
         gate = resize(
             gate, size=x.shape[-2:], mode='bilinear', align_corners=False
         )
-        return x + x * gate
+        return x * (1 + gate)
