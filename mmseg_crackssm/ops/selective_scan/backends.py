@@ -9,6 +9,8 @@ from types import ModuleType
 import torch
 
 ENVIRONMENT_VARIABLE = 'MMSEG_CRACKSSM_SCAN'
+# Triton looks at it when it is imported.
+TRITON_IS_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 
 
 @dataclass(frozen=True)
@@ -23,24 +25,36 @@ class Backend:
             that installs it.
         dtypes: Precisions it computes in.
         device_types: Devices it runs on; None means all.
+        named_device_types: Devices it runs on when asked for by name, and
+            that 'auto' leaves to others.
         max_d_state: Largest state size N; None means any.
+        reads_half: Whether it reads bfloat16 and float16 as they are. Others
+            get copies in float32.
     """
 
     module: str
     dtypes: tuple[torch.dtype, ...]
     device_types: tuple[str, ...] | None = None
+    named_device_types: tuple[str, ...] = ()
     max_d_state: int | None = None
+    reads_half: bool = False
 
     def load(self) -> ModuleType:
         """Import the module."""
         return importlib.import_module(self.module, package=__package__)
 
     def serves(
-        self, device_type: str, dtype: torch.dtype, d_state: int
+        self,
+        device_type: str,
+        dtype: torch.dtype,
+        d_state: int,
+        by_name: bool = False,
     ) -> bool:
         """Whether it can compute this there, once installed."""
         on_device = (
-            self.device_types is None or device_type in self.device_types
+            self.device_types is None
+            or device_type in self.device_types
+            or (by_name and device_type in self.named_device_types)
         )
         fits = self.max_d_state is None or d_state <= self.max_d_state
         return on_device and dtype in self.dtypes and fits
@@ -48,6 +62,13 @@ class Backend:
 
 # In the order in which 'auto' tries them. A new backend is one entry here.
 BACKENDS = {
+    'triton': Backend(
+        module='.triton_backend',
+        dtypes=(torch.float32,),
+        device_types=('cuda',),
+        named_device_types=('cpu',) if TRITON_IS_INTERPRETED else (),
+        reads_half=True,
+    ),
     'mamba_ssm': Backend(
         module='.mamba_ssm',
         dtypes=(torch.float32,),
@@ -110,7 +131,7 @@ def resolve_backend(
             f'{ENVIRONMENT_VARIABLE}).'
         )
     backend = BACKENDS[name]
-    if not backend.serves(device_type, dtype, d_state):
+    if not backend.serves(device_type, dtype, d_state, by_name=True):
         devices = backend.device_types or ('any',)
         most = backend.max_d_state
         raise ValueError(

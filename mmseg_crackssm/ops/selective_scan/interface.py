@@ -43,9 +43,9 @@ def selective_scan(
         D: Skip weights, (D,).
         delta_bias: Added to ``delta`` before the softplus, (D,).
         delta_softplus: Whether the steps pass a softplus.
-        backend: 'auto' (on CUDA ``mamba_ssm`` if installed; on CPU ``native``
-            if it was built; else ``torch``), or one of these names, or
-            'reference', the plain loop. The environment variable
+        backend: 'auto' (on CUDA ``triton``, else ``mamba_ssm``, if installed;
+            on CPU ``native`` if it was built; else ``torch``), or one of these
+            names, or 'reference', the plain loop. The environment variable
             ``MMSEG_CRACKSSM_SCAN`` replaces 'auto'.
 
     Returns:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .backends import load_backend, resolve_backend
+from .backends import BACKENDS, load_backend, resolve_backend
 
 _INPUTS = (
     'Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, '
@@ -73,7 +73,7 @@ def _run_forward(
     if u.numel() == 0:
         shape = _states_shape(module, u, B) if save_states else (0,)
         return u.new_empty(u.shape), u.new_empty(shape, dtype=dtype)
-    inputs = _cast_all((u, delta, A, B, C, D, delta_bias), dtype)
+    inputs = _as_read(name, (u, delta, A, B, C, D, delta_bias), dtype)
     with _autocast_off(u):
         y, states = module.forward(*inputs, delta_softplus, save_states)
     return y.to(u.dtype), states
@@ -107,10 +107,9 @@ def _scan_backward(
     if u.numel() == 0:
         grads = [None if x is None else torch.zeros_like(x) for x in inputs]
     else:
+        read = _as_read(name, (dy, *inputs), dtype)
         with _autocast_off(u):
-            grads = load_backend(name).backward(
-                dy.to(dtype), *_cast_all(inputs, dtype), delta_softplus, states
-            )
+            grads = load_backend(name).backward(*read, delta_softplus, states)
     return tuple(
         u.new_empty(0) if x is None else grad.to(x.dtype)
         for x, grad in zip(inputs, grads, strict=True)
@@ -212,9 +211,12 @@ def _any_requires_grad(args: tuple[object, ...]) -> bool:
     return any(isinstance(x, Tensor) and x.requires_grad for x in args)
 
 
-def _cast_all(
-    tensors: tuple[Tensor | None, ...], dtype: torch.dtype
+def _as_read(
+    backend: str, tensors: tuple[Tensor | None, ...], dtype: torch.dtype
 ) -> list[Tensor | None]:
+    """Tensors in the types that a backend reads."""
+    if BACKENDS[backend].reads_half:
+        return list(tensors)
     return [
         x if x is None or x.dtype == dtype else x.to(dtype) for x in tensors
     ]

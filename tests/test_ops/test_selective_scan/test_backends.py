@@ -1,3 +1,8 @@
+import dataclasses
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -37,6 +42,10 @@ def installed(monkeypatch):
         (('native', 'mamba_ssm'), 'cuda', torch.float64, 'torch'),
         (('native',), 'cuda', torch.float32, 'torch'),
         (('native', 'mamba_ssm'), 'mps', torch.float32, 'torch'),
+        (('triton',), 'cuda', torch.float32, 'triton'),
+        (('mamba_ssm', 'triton'), 'cuda', torch.float32, 'triton'),
+        (('mamba_ssm', 'triton'), 'cuda', torch.float64, 'torch'),
+        (('triton',), 'cpu', torch.float32, 'torch'),
     ),
 )
 def test_auto(installed, names, device, dtype, expected):
@@ -51,6 +60,75 @@ def test_large_states_pass_by_the_cuda_kernel(installed):
         assert backends.resolve_backend('auto', *arguments) == expected
     with pytest.raises(ValueError, match='N up to 256, got .* 257'):
         backends.resolve_backend('mamba_ssm', *arguments)
+
+
+@pytest.mark.parametrize('interpreted', (False, True))
+def test_triton_on_the_cpu(installed, monkeypatch, interpreted):
+    """Only by name, and only where its kernels are interpreted."""
+    installed('triton')
+    entry = dataclasses.replace(
+        backends.BACKENDS['triton'],
+        named_device_types=('cpu',) if interpreted else (),
+    )
+    monkeypatch.setitem(backends.BACKENDS, 'triton', entry)
+    assert backends.resolve_backend('auto', 'cpu', torch.float32) == 'torch'
+    assert 'triton' not in available_backends('cpu')
+    if interpreted:
+        backends.resolve_backend('triton', 'cpu', torch.float32)
+    else:
+        with pytest.raises(ValueError, match="'triton' expects device cuda"):
+            backends.resolve_backend('triton', 'cpu', torch.float32)
+
+
+@pytest.mark.parametrize('value', (None, '0', '1'))
+def test_triton_is_interpreted_if_the_environment_says_so(value):
+    environment = {**os.environ, 'TRITON_INTERPRET': value}
+    if value is None:
+        del environment['TRITON_INTERPRET']
+    code = (
+        'from mmseg_crackssm.ops.selective_scan.backends import BACKENDS\n'
+        "devices = BACKENDS['triton'].named_device_types\n"
+        "raise SystemExit(10 if devices == ('cpu',) else 20)\n"
+    )
+    status = subprocess.run(
+        [sys.executable, '-c', code], env=environment, capture_output=True
+    ).returncode
+    assert status == (10 if value == '1' else 20)
+
+
+def test_missing_triton_says_what_is_missing(installed):
+    installed('mamba_ssm')
+    with pytest.raises(RuntimeError, match="'triton' is not available: miss"):
+        backends.resolve_backend('triton', 'cuda', torch.float32)
+
+
+@pytest.mark.parametrize('reads_half', (False, True))
+def test_half_inputs_reach_backends_that_read_them(
+    monkeypatch, make_inputs, reads_half
+):
+    entry = dataclasses.replace(
+        backends.BACKENDS['torch'], reads_half=reads_half
+    )
+    monkeypatch.setitem(backends.BACKENDS, 'torch', entry)
+    seen = []
+    for name in ('forward', 'backward'):
+
+        def record(*args):
+            seen.extend(x.dtype for x in args[:7])
+            raise InterruptedError
+
+        monkeypatch.setattr(chunked, name, record)
+    inputs = make_inputs(dtype=torch.bfloat16)
+    arguments = (*inputs.values(), True)
+    operators = torch.ops.crackssm
+    with pytest.raises(InterruptedError):
+        operators.selective_scan(*arguments, 'torch')
+    with pytest.raises(InterruptedError):
+        operators.selective_scan_backward(
+            inputs['u'], *arguments, torch.zeros(0), 'torch'
+        )
+    expected = torch.bfloat16 if reads_half else torch.float32
+    assert seen == [expected] * 14
 
 
 def test_operators_tell_the_state_size(monkeypatch, make_inputs):
