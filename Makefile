@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OPENMMLAB_VENV ?= .venv-openmmlab
+TRITON_VENV ?= .venv-triton
 PYTEST_ARGS ?=
 # Random calls of the selective scan: by each fuzz test, and by the sanitizers.
 FUZZ_EXAMPLES ?= 20000
@@ -11,11 +12,12 @@ SANITIZE_CASES ?= 3000
 
 PINS := requirements/constraints.txt
 OPENMMLAB_PINS := requirements/constraints-openmmlab.txt
+TRITON_PINS := requirements/constraints-triton.txt
 
 # An environment is made anew when the pins or the interpreter change, and the
 # package installed into it again when its packaging or C sources change. The
 # names of the stamps carry checksums, so that a mere checkout costs nothing.
-ENV_FILES := Makefile $(PINS) $(OPENMMLAB_PINS)
+ENV_FILES := Makefile $(PINS) $(OPENMMLAB_PINS) $(TRITON_PINS)
 INSTALL_FILES := setup.cfg setup.py pyproject.toml \
 	$(shell find mmseg_crackssm -name '*.[ch]')
 checksum = $(shell { $(PYTHON) -VV 2>&1; cat $(1); } | cksum | cut -d' ' -f1)
@@ -25,13 +27,14 @@ SET_UP_STAMP := .set-up-$(call checksum,$(ENV_FILES) $(INSTALL_FILES))
 # older one must not be tested in its place.
 KERNEL := mmseg_crackssm/ops/selective_scan/_native_scan.so
 
-.PHONY: help venv demo test test-openmmlab fuzz sanitize lint format build \
-	clean
+.PHONY: help venv demo test test-openmmlab test-triton fuzz sanitize lint \
+	format build clean
 
 help:
 	@echo 'make demo            train CrackSSM on synthetic cracks, show it'
 	@echo 'make test            all tests on the OneDL stack'
 	@echo 'make test-openmmlab  all tests on the OpenMMLab stack'
+	@echo 'make test-triton     Triton scan, interpreted on the CPU'
 	@echo 'make fuzz            selective scan: random calls, long, new ones'
 	@echo 'make sanitize        its C kernel under address and UB sanitizers'
 	@echo 'make lint            check style (make format mends it)'
@@ -78,6 +81,17 @@ $(OPENMMLAB_VENV)/$(SET_UP_STAMP): | $(OPENMMLAB_VENV)/$(ENV_STAMP)
 	  -e '.[openmmlab,dev]'
 	@rm -f $(OPENMMLAB_VENV)/.set-up-* && touch $@
 
+# The CPU builds of torch come without Triton.
+$(TRITON_VENV)/$(ENV_STAMP):
+	$(call new-venv,$(TRITON_VENV))
+	@touch $@
+
+$(TRITON_VENV)/$(SET_UP_STAMP): | $(TRITON_VENV)/$(ENV_STAMP)
+	@rm -f $(KERNEL)
+	$(TRITON_VENV)/bin/python -m pip install -q -c $(TRITON_PINS) \
+	  -e '.[onedl,dev]' triton
+	@rm -f $(TRITON_VENV)/.set-up-* && touch $@
+
 venv: $(VENV)/$(SET_UP_STAMP)
 
 demo: $(VENV)/$(SET_UP_STAMP)
@@ -88,6 +102,12 @@ test: $(VENV)/$(SET_UP_STAMP)
 
 test-openmmlab: $(OPENMMLAB_VENV)/$(SET_UP_STAMP)
 	$(OPENMMLAB_VENV)/bin/python -m pytest -rs --durations=10 $(PYTEST_ARGS)
+
+# Triton's interpreter works on small tensors: one thread.
+test-triton: $(TRITON_VENV)/$(SET_UP_STAMP)
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(TRITON_VENV)/bin/python \
+	  -m pytest -rs --durations=10 $(PYTEST_ARGS) \
+	  -k 'triton or fuzz' tests/test_ops/test_selective_scan
 
 # Without pytest's watchdog: these tests run longer than it waits, and walking
 # the frames of a running thread may crash Python.
@@ -114,6 +134,7 @@ build: $(VENV)/$(SET_UP_STAMP)
 	$(VENV)/bin/python -m build --no-isolation
 
 clean:
-	rm -rf $(VENV) $(OPENMMLAB_VENV) build dist *.egg-info $(KERNEL)
+	rm -rf $(VENV) $(OPENMMLAB_VENV) $(TRITON_VENV)
+	rm -rf build dist *.egg-info $(KERNEL)
 	rm -rf .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,13 +1,15 @@
 """Inputs for the tests of the selective scan."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 from native_scan import REASON
 from torch import Tensor
 
 from mmseg_crackssm.ops.selective_scan import native
+from triton_support import INTERPRETED, mend_interpreter
 
 
 @pytest.fixture
@@ -81,3 +83,11 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=INTERPRETED)
+def mended_interpreter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Triton's interpreter, quick enough and without NumPy's warnings."""
+    mend_interpreter(monkeypatch)
+    with np.errstate(all='ignore'):
+        yield

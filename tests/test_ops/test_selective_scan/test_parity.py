@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from mmseg_crackssm.ops import available_backends, selective_scan
 from mmseg_crackssm.ops.selective_scan import BACKENDS, unavailable_reason
+from triton_support import INTERPRETED, REASON
 
 CASES = {
     'small': (
@@ -34,12 +35,19 @@ def backends_and_dtypes(device):
     for name in (*BACKENDS, 'reference'):
         backend = BACKENDS.get(name)
         for dtype in (torch.float32, torch.float64):
-            if backend is None or backend.serves(device, dtype, d_state=1):
+            if (
+                backend is None
+                or backend.serves(device, dtype, d_state=1)
+                or (name == 'triton' and dtype == torch.float32)
+            ):
                 yield pytest.param(name, dtype, id=f'{name}-{str(dtype)[6:]}')
 
 
 def skip_unless_available(backend, device):
-    if backend not in available_backends(device):
+    if backend == 'triton' and device == 'cpu':
+        if not INTERPRETED:
+            pytest.skip(REASON)
+    elif backend not in available_backends(device):
         pytest.skip(f'backend {backend}: {unavailable_reason(backend)}')
 
 
