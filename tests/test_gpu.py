@@ -12,9 +12,11 @@ from checks import label_samples
 from mmseg_crackssm.models import DPSM
 from mmseg_crackssm.ops import (
     SCAN_ORDERS,
+    available_backends,
     dwt2,
     inverse_scan_order,
     scan_order,
+    selective_scan,
 )
 
 pytestmark = pytest.mark.gpu
@@ -114,3 +116,95 @@ def test_one_step_in_mixed_precision(dtype):
     assert all(value.isfinite().all() for value in after.values())
     same = [k for k, v in before.items() if torch.equal(v, after[k])]
     assert len(same) < len(before) // 4, same
+
+
+# (B, D, L, N, G): the encoder's four levels at 448 px, a long sequence whose
+# tiles run at once, and sizes that divide by nothing.
+SCANS = (
+    (2, 256, 12544, 16, 4),
+    (16, 512, 784, 16, 4),
+    (2, 192, 3136, 1, 1),
+    (1, 16, 50176, 16, 1),
+    (3, 30, 197, 3, 2),
+    (2, 12, 1, 8, 3),
+)
+
+
+def scan_inputs(batch, dim, length, d_state, groups):
+    generator = torch.Generator(DEVICE).manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, device=DEVICE)
+
+    return {
+        'u': draw(batch, dim, length),
+        'delta': draw(batch, dim, length) - 2,
+        'A': -torch.exp(draw(dim, d_state)),
+        'B': draw(batch, groups, d_state, length),
+        'C': draw(batch, groups, d_state, length),
+        'D': draw(dim),
+        'delta_bias': draw(dim),
+    }
+
+
+def scan_and_gradients(inputs, backend):
+    leaves = {k: x.detach().requires_grad_() for k, x in inputs.items()}
+    y = selective_scan(**leaves, delta_softplus=True, backend=backend)
+    # Weights that differ along time, the same for every backend.
+    dy = torch.cos(torch.arange(y.numel(), device=DEVICE)).view_as(y)
+    grads = torch.autograd.grad(y, leaves.values(), dy.to(y.dtype))
+    return {'y': y.detach(), **dict(zip(leaves, grads, strict=True))}
+
+
+def assert_scans_agree(got, expected, tolerance):
+    for name, x in got.items():
+        scale = expected[name].double().abs().max()
+        error = (x.double() - expected[name].double()).abs().max()
+        assert error <= tolerance * scale, (name, (error / scale).item())
+
+
+def require_scan(backend):
+    if backend not in available_backends(DEVICE):
+        pytest.skip(f'no scan backend {backend!r} here')
+
+
+@pytest.mark.parametrize('shape', SCANS)
+def test_triton_scan_against_float64(shape):
+    require_scan('triton')
+    inputs = scan_inputs(*shape)
+    exact = {name: x.double() for name, x in inputs.items()}
+    expected = scan_and_gradients(exact, backend='torch')
+    got = scan_and_gradients(inputs, backend='triton')
+    assert_scans_agree(got, expected, tolerance=1e-5)
+
+
+@pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16))
+def test_triton_scan_of_half_inputs(dtype):
+    require_scan('triton')
+    inputs = scan_inputs(2, 64, 1000, 16, 2)
+    for name in ('u', 'delta', 'B', 'C'):
+        inputs[name] = inputs[name].to(dtype)
+    exact = {name: x.double() for name, x in inputs.items()}
+    expected = scan_and_gradients(exact, backend='torch')
+    got = scan_and_gradients(inputs, backend='triton')
+    assert got['y'].dtype == got['B'].dtype == dtype
+    # dy, too, is rounded.
+    assert_scans_agree(got, expected, tolerance=2 * torch.finfo(dtype).eps)
+
+
+def test_triton_scan_repeats_bit_by_bit():
+    require_scan('triton')
+    inputs = scan_inputs(2, 256, 3136, 16, 4)
+    first, second = (scan_and_gradients(inputs, 'triton') for _ in range(2))
+    for name, x in first.items():
+        assert torch.equal(x, second[name]), name
+
+
+@pytest.mark.parametrize('shape', SCANS)
+def test_triton_scan_against_mamba_ssm(shape):
+    require_scan('triton')
+    require_scan('mamba_ssm')
+    inputs = scan_inputs(*shape)
+    expected = scan_and_gradients(inputs, backend='mamba_ssm')
+    got = scan_and_gradients(inputs, backend='triton')
+    assert_scans_agree(got, expected, tolerance=2e-5)
