@@ -2,6 +2,7 @@
 
 import platform
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import mmcv
@@ -50,6 +51,7 @@ def collect_env() -> dict[str, str]:
         'CPU kernels of torch': torch.backends.cpu.get_cpu_capability(),
         'CPU flags': ' '.join(cpu_flags()) or 'not known on this system',
         'CUDA': describe_cuda(),
+        'Triton': describe_triton(),
     }
     devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
     for device in devices:
@@ -80,6 +82,14 @@ def describe_cuda() -> str:
         torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())
     ]
     return f'{torch.version.cuda or torch.version.hip}: {", ".join(names)}'
+
+
+def describe_triton() -> str:
+    """Version of Triton, which the CPU builds of torch do not bring."""
+    try:
+        return version('triton')
+    except PackageNotFoundError:
+        return 'not installed'
 
 
 def cpu_flags() -> list[str]:

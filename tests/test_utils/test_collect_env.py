@@ -1,4 +1,7 @@
+from importlib.metadata import PackageNotFoundError
+
 import mmcv
+import pytest
 import torch
 
 from mmseg_crackssm.ops.selective_scan import BACKENDS, available_backends
@@ -12,6 +15,18 @@ def test_names_versions_and_stack():
     assert env['torch'] == torch.__version__
     assert env['torch threads'] == str(torch.get_num_threads())
     assert f'mmcv {mmcv.__version__}' in env['Stack']
+
+
+@pytest.mark.parametrize('installed', (False, True))
+def test_version_of_triton(monkeypatch, installed):
+    def version(name):
+        if installed:
+            return f'1.2 of {name}'
+        raise PackageNotFoundError
+
+    monkeypatch.setattr(collect_env, 'version', version)
+    expected = '1.2 of triton' if installed else 'not installed'
+    assert collect_env.collect_env()['Triton'] == expected
 
 
 def test_every_backend_is_usable_or_explained(monkeypatch):
