@@ -17,9 +17,6 @@
 #define MAX_SHARED_BLOCKS 4
 #define SHARED_FROM_STATES 4
 
-/* Below it in magnitude, exponents take the short way through exp2_tame. */
-#define TAME_BOUND 131072.0f
-
 /* States handled side by side in registers: the largest such group. */
 #define MAX_STATE_GROUP 8
 

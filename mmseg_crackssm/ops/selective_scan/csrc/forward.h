@@ -8,8 +8,6 @@ typedef struct {
     vec *rates;  /* [state] A * log2(e) */
     vec *state;  /* [state] */
     real *B, *C; /* [state][CHUNK_STEPS] */
-    real largest_rate;
-    int is_tame; /* all exponents are below TAME_BOUND */
     /* to prefetch meanwhile */
     NAME(channel_rows) next_u, next_delta, y_rows;
 } NAME(forward_chunk);
@@ -40,8 +38,7 @@ INLINE NAME(forward_chunk)
 
 /* Runs `count` states, from state `n`, over steps [begin, end). */
 INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
-                          const int count, const int is_tame, int64_t begin,
-                          int64_t end)
+                          const int count, int64_t begin, int64_t end)
 {
     const vec *dts = chunk->dt, *inputs = chunk->input;
     const real *B = chunk->B + n * CHUNK_STEPS;
@@ -61,8 +58,7 @@ INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
         NAME(prefetch)(y_rows, t);
         UNROLL for (int k = 0; k < count; k++)
         {
-            vec decay = is_tame ? NAME(exp2_tame)(dt, rates[k])
-                                : NAME(exp2)(dt * rates[k]);
+            vec decay = NAME(exp2)(dt * rates[k]);
             vec driven = input * NAME(broadcast)(B[k * CHUNK_STEPS + t]);
             state[k] = decay * state[k] + driven;
             y += state[k] * NAME(broadcast)(C[k * CHUNK_STEPS + t]);
@@ -77,28 +73,19 @@ INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
 static NOINLINE void NAME(advance_8)(const NAME(forward_chunk) *chunk,
                                      int64_t n, int64_t begin, int64_t end)
 {
-    if (chunk->is_tame)
-        NAME(advance)(chunk, n, 8, 1, begin, end);
-    else
-        NAME(advance)(chunk, n, 8, 0, begin, end);
+    NAME(advance)(chunk, n, 8, begin, end);
 }
 
 static NOINLINE void NAME(advance_4)(const NAME(forward_chunk) *chunk,
                                      int64_t n, int64_t begin, int64_t end)
 {
-    if (chunk->is_tame)
-        NAME(advance)(chunk, n, 4, 1, begin, end);
-    else
-        NAME(advance)(chunk, n, 4, 0, begin, end);
+    NAME(advance)(chunk, n, 4, begin, end);
 }
 
 static NOINLINE void NAME(advance_1)(const NAME(forward_chunk) *chunk,
                                      int64_t n, int64_t begin, int64_t end)
 {
-    if (chunk->is_tame)
-        NAME(advance)(chunk, n, 1, 1, begin, end);
-    else
-        NAME(advance)(chunk, n, 1, 0, begin, end);
+    NAME(advance)(chunk, n, 1, begin, end);
 }
 
 static void NAME(advance_all)(const NAME(forward_chunk) *chunk,
@@ -165,9 +152,7 @@ static void NAME(load_forward)(const scan_call *call,
                         steps, chunk->y);
     NAME(load_channels)(NAME(delta_rows)(call, block, start),
                         block->n_channels, steps, chunk->dt);
-    real largest_dt =
-        NAME(delta_to_dt)(call, bias, steps, chunk->next_u, chunk->dt);
-    chunk->is_tame = largest_dt * chunk->largest_rate < TAME_BOUND;
+    NAME(delta_to_dt)(call, bias, steps, chunk->next_u, chunk->dt);
     for (int64_t t = 0; t < steps; t++) {
         chunk->input[t] = chunk->dt[t] * chunk->y[t];
         chunk->y[t] = D * chunk->y[t];
@@ -222,8 +207,7 @@ static void NAME(forward_task)(const void *context, int64_t task,
             get_block(call, sequence / call->n_groups,
                       sequence % call->n_groups, first + i, LANES);
         chunks[i] = NAME(lay_out_forward)(scratch, n_states, i);
-        chunks[i].largest_rate =
-            NAME(load_rates)(call, &blocks[i], chunks[i].rates);
+        NAME(load_rates)(call, &blocks[i], chunks[i].rates);
         for (int64_t n = 0; n < n_states; n++)
             chunks[i].state[n] = (vec){0};
     }

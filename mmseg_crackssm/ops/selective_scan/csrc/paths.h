@@ -48,7 +48,7 @@ INLINE NAME(forward_chunk)
  * forward.h, but for where B and C are. */
 INLINE void NAME(advance_path)(const NAME(forward_chunk) *chunk, int64_t n,
                                int64_t n_states, const int count,
-                               const int is_tame, int64_t steps)
+                               int64_t steps)
 {
     const vec *dts = chunk->dt, *inputs = chunk->input;
     const real *B = chunk->B + n, *C = chunk->C + n;
@@ -63,8 +63,7 @@ INLINE void NAME(advance_path)(const NAME(forward_chunk) *chunk, int64_t n,
         vec dt = dts[t], input = inputs[t], y = ys[t];
         UNROLL for (int k = 0; k < count; k++)
         {
-            vec decay = is_tame ? NAME(exp2_tame)(dt, rates[k])
-                                : NAME(exp2)(dt * rates[k]);
+            vec decay = NAME(exp2)(dt * rates[k]);
             vec driven = input * NAME(broadcast)(B[k]);
             state[k] = decay * state[k] + driven;
             y += state[k] * NAME(broadcast)(C[k]);
@@ -81,30 +80,21 @@ static NOINLINE void NAME(advance_path_8)(const NAME(forward_chunk) *chunk,
                                           int64_t n, int64_t n_states,
                                           int64_t steps)
 {
-    if (chunk->is_tame)
-        NAME(advance_path)(chunk, n, n_states, 8, 1, steps);
-    else
-        NAME(advance_path)(chunk, n, n_states, 8, 0, steps);
+    NAME(advance_path)(chunk, n, n_states, 8, steps);
 }
 
 static NOINLINE void NAME(advance_path_4)(const NAME(forward_chunk) *chunk,
                                           int64_t n, int64_t n_states,
                                           int64_t steps)
 {
-    if (chunk->is_tame)
-        NAME(advance_path)(chunk, n, n_states, 4, 1, steps);
-    else
-        NAME(advance_path)(chunk, n, n_states, 4, 0, steps);
+    NAME(advance_path)(chunk, n, n_states, 4, steps);
 }
 
 static NOINLINE void NAME(advance_path_1)(const NAME(forward_chunk) *chunk,
                                           int64_t n, int64_t n_states,
                                           int64_t steps)
 {
-    if (chunk->is_tame)
-        NAME(advance_path)(chunk, n, n_states, 1, 1, steps);
-    else
-        NAME(advance_path)(chunk, n, n_states, 1, 0, steps);
+    NAME(advance_path)(chunk, n, n_states, 1, steps);
 }
 
 /* The lines of the step one chunk later: the processor foresees the rows of
@@ -136,7 +126,6 @@ static void NAME(load_path)(const NAME(path_block) *block,
 {
     const path_call *call = block->call;
     const int64_t rank = call->rank, n_states = call->n_states;
-    ivec largest = {0};
     for (int64_t t = 0; t < steps; t++) {
         const real *row =
             block->projected + path[t] * block->projected_stride;
@@ -147,7 +136,6 @@ static void NAME(load_path)(const NAME(path_block) *block,
         for (int64_t r = 0; r < rank; r++)
             delta += block->weights[r] * NAME(broadcast)(row[r]);
         vec dt = NAME(softplus)(delta);
-        largest = NAME(larger_bits)(largest, dt);
         chunk->dt[t] = dt;
         chunk->input[t] = dt * u;
         chunk->y[t] = block->D * u;
@@ -155,10 +143,7 @@ static void NAME(load_path)(const NAME(path_block) *block,
                            chunk->B + t * 2 * n_states);
         if (t < steps_ahead)
             NAME(prefetch_token)(block, path[t + CHUNK_STEPS]);
-    }
-    chunk->is_tame =
-        NAME(largest_lane)(largest) * chunk->largest_rate < TAME_BOUND;
-}
+    }}
 
 static void NAME(store_path)(const NAME(path_block) *block,
                              const int64_t *path, int64_t steps,
@@ -194,7 +179,7 @@ static void NAME(load_path_parameters)(const path_call *call,
             x[j] = weights[j * call->rank + r];
         block->weights[r] = x;
     }
-    chunk->largest_rate = NAME(load_rates)(&parameters, &place, chunk->rates);
+    NAME(load_rates)(&parameters, &place, chunk->rates);
     for (int64_t n = 0; n < call->n_states; n++)
         chunk->state[n] = (vec){0};
 }

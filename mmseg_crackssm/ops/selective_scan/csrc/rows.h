@@ -141,39 +141,30 @@ INLINE vec NAME(load_parameter)(const void *parameter,
     return NAME(load_part)(from + block->first_channel, block->n_channels);
 }
 
-/* A, scaled so that exp(dt * A) = exp2(dt * rates). Returns the largest |rate|,
- * NaN if there is one. */
-INLINE real NAME(load_rates)(const scan_call *call,
+/* A, scaled so that exp(dt * A) = exp2(dt * rates). */
+INLINE void NAME(load_rates)(const scan_call *call,
                              const channel_block *block, vec *rates)
 {
     const real *A = call->A;
-    ivec largest = {0};
     for (int64_t n = 0; n < call->n_states; n++) {
         vec x = {0};
         for (int64_t j = 0; j < block->n_channels; j++)
             x[j] = A[(block->first_channel + j) * call->A_row + n];
         rates[n] = x * NAME(broadcast)((real)LOG2_OF_E);
-        largest = NAME(larger_bits)(largest, rates[n]);
     }
-    return NAME(largest_lane)(largest);
 }
 
-/* In place: from delta to dt. Returns the largest |dt|, NaN if there is one. */
-static real NAME(delta_to_dt)(const scan_call *call, vec bias, int64_t steps,
+/* In place: from delta to dt. */
+static void NAME(delta_to_dt)(const scan_call *call, vec bias, int64_t steps,
                               NAME(channel_rows) ahead, vec *delta)
 {
-    ivec largest = {0};
     if (call->use_softplus) {
         for (int64_t t = 0; t < steps; t++) {
             NAME(prefetch)(ahead, t);
             delta[t] = NAME(softplus)(delta[t] + bias);
-            largest = NAME(larger_bits)(largest, delta[t]);
         }
     } else {
-        for (int64_t t = 0; t < steps; t++) {
+        for (int64_t t = 0; t < steps; t++)
             delta[t] += bias;
-            largest = NAME(larger_bits)(largest, delta[t]);
-        }
     }
-    return NAME(largest_lane)(largest);
 }

@@ -40,31 +40,6 @@ INLINE void NAME(store)(real *to, vec x)
     *(unaligned_vec *)to = (unaligned_vec)x;
 }
 
-/* Lane by lane the larger of `largest` and |x|, as the bits of a real: where x
- * was NaN once, NaN. Nothing where no one asks how large numbers are. */
-INLINE ivec NAME(larger_bits)(ivec largest, vec x)
-{
-#if LANES == 16
-    const ivec sign = (ivec)NAME(broadcast)(-0.0f);
-    return (ivec)_mm512_max_epi32((__m512i)largest,
-                                  (__m512i)((ivec)x & ~sign));
-#else
-    (void)x;
-    return largest;
-#endif
-}
-
-/* The largest lane of what larger_bits gave. */
-INLINE real NAME(largest_lane)(ivec bits)
-{
-    lane_int largest = 0;
-    real result;
-    for (int j = 0; j < LANES; j++)
-        largest = bits[j] > largest ? bits[j] : largest;
-    memcpy(&result, &largest, sizeof(real));
-    return result;
-}
-
 /* Lanes of `yes` where the mask's lane is -1, of `no` where it is 0. */
 INLINE vec NAME(select)(ivec mask, vec yes, vec no)
 {
@@ -132,34 +107,6 @@ INLINE vec NAME(exp2)(vec x)
                                  (__m512)sixteenths);
 }
 
-/* 2**(a * b) for |a * b| < TAME_BOUND, in fewer operations: the low bits of a
- * sum hold the table's index, the fused product leaves the exact rest, and in
- * thirty-seconds a polynomial of degree 2 is enough. Exactly 1 at 0, else
- * within 2.8 units in the last place. */
-INLINE vec NAME(exp2_tame)(vec a, vec b)
-{
-    const vec lower = {1.0f,        1.02189715f, 1.04427378f, 1.06714040f,
-                       1.09050773f, 1.11438674f, 1.13878863f, 1.16372486f,
-                       1.18920712f, 1.21524736f, 1.24185781f, 1.26905096f,
-                       1.29683955f, 1.32523664f, 1.35425555f, 1.38390988f};
-    const vec upper = {1.41421356f, 1.44518081f, 1.47682615f, 1.50916443f,
-                       1.54221083f, 1.57598085f, 1.61049033f, 1.64575548f,
-                       1.68179283f, 1.71861930f, 1.75625216f, 1.79470908f,
-                       1.83400809f, 1.87416763f, 1.91520656f, 1.95714412f};
-    /* At this magnitude a unit in the last place is 1/32. */
-    const vec rounder = NAME(broadcast)(393216.0f);
-    vec index = a * b + rounder;
-    vec rounded = index - rounder;
-    vec rest = a * b - rounded;
-    vec power = (vec)_mm512_permutex2var_ps((__m512)lower, (__m512i)index,
-                                            (__m512)upper);
-    vec p = NAME(broadcast)(0.24022651f) * rest +
-            NAME(broadcast)(0.69315734f);
-    p = p * rest;
-    return (vec)_mm512_scalef_ps((__m512)(power * p + power),
-                                 (__m512)rounded);
-}
-
 #else
 
 INLINE vec NAME(exp2)(vec x)
@@ -193,10 +140,6 @@ INLINE vec NAME(exp2)(vec x)
 }
 
 #endif
-#endif
-
-#if LANES != 16
-INLINE vec NAME(exp2_tame)(vec a, vec b) { return NAME(exp2)(a * b); }
 #endif
 
 /* 1 / x within a unit in the last place, for normal x of usual size. */
