@@ -130,6 +130,7 @@ class AdaptiveTokenReordering(nn.Module):
         normed = self.norm(x)
         if self.s6.fuses(normed):
             scanned = self.s6.along_paths(normed, order, merge=False)
+            scanned = scanned.to(x.dtype)
         else:
             # One sequence (B, 1, C, L), read in K orders.
             tokens = gather_tokens(normed.flatten(2).unsqueeze(1), order)

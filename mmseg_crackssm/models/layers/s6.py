@@ -13,7 +13,8 @@ SCAN_DTYPES = dict(float32=torch.float32, float64=torch.float64)
 """Precisions that the recurrence may be asked to run in."""
 
 
-# Of the C kernel with its widest vectors.
+# Of the C kernel's forward with its widest vectors; a task of its backward is
+# a sequence.
 _CHANNELS_PER_TASK = 16
 
 
@@ -179,26 +180,25 @@ class S6(nn.Module):
     def fuses(self, x: Tensor) -> bool:
         """Whether :meth:`along_paths` is there for a map, and faster.
 
-        It is for inference on the CPU with the C kernel, in full precision,
-        and where there are enough channels to keep all threads busy.
+        It is for the CPU, with the C kernel, where there are enough tasks to
+        keep all threads busy. A traced model holds the portable operator.
 
         Args:
             x: Map (B, d, H, W).
         """
         if (
             not self.fused
-            or torch.is_grad_enabled()
             or torch.compiler.is_compiling()
             or x.device.type != 'cpu'
-            or torch.is_autocast_enabled('cpu')
-            or x.dtype != self.x_proj_weight.dtype
-            or x.dtype != torch.promote_types(x.dtype, self.scan_dtype)
         ):
             return False
-        blocks = x.shape[0] * math.ceil(self.d_inner / _CHANNELS_PER_TASK)
+        tasks = math.ceil(self.d_inner / _CHANNELS_PER_TASK)
+        if torch.is_grad_enabled():
+            tasks = min(tasks, self.n_groups)
+        dtype = torch.promote_types(x.dtype, self.scan_dtype)
         return (
-            blocks >= torch.get_num_threads()
-            and resolve_backend(self.backend, 'cpu', x.dtype) == 'native'
+            x.shape[0] * tasks >= torch.get_num_threads()
+            and resolve_backend(self.backend, 'cpu', dtype) == 'native'
         )
 
     def along_paths(self, x: Tensor, paths: Tensor, merge: bool) -> Tensor:
@@ -215,22 +215,24 @@ class S6(nn.Module):
 
         Returns:
             (B, d, H, W) if merged, else (B, K * d, H, W), in channels-last
-            memory.
+            memory, in the dtype of ``x`` but at least float32.
         """
+        dtype = torch.promote_types(x.dtype, self.scan_dtype)
         # The projections of all paths at once; as a convolution, which
         # outruns a matrix product on many processors.
         weight = self.x_proj_weight.flatten(0, 1)[:, :, None, None]
         projected = F.conv2d(x, weight).permute(0, 2, 3, 1).flatten(1, 2)
         y = selective_scan_paths(
-            x.permute(0, 2, 3, 1).flatten(1, 2),
-            projected.unflatten(-1, (self.n_groups, -1)),
-            self.dt_proj_weight,
-            -torch.exp(self.A_log),
-            self.D,
-            self.dt_proj_bias.flatten(),
+            x.permute(0, 2, 3, 1).flatten(1, 2).to(dtype),
+            projected.unflatten(-1, (self.n_groups, -1)).to(dtype),
+            self.dt_proj_weight.to(dtype),
+            -torch.exp(self.A_log.to(dtype)),
+            self.D.to(dtype),
+            self.dt_proj_bias.flatten().to(dtype),
             paths,
             merge,
         )
+        y = y.to(torch.promote_types(x.dtype, torch.float32))
         y = y.flatten(2).unflatten(1, x.shape[-2:])
         return y.permute(0, 3, 1, 2)
 

@@ -29,7 +29,7 @@ ISA_VARIABLE = 'MMSEG_CRACKSSM_SCAN_ISA'
 # In the order of the enumeration in csrc/scan.h.
 INSTRUCTION_SETS = ('baseline', 'avx2', 'avx512')
 
-_INTERFACE_VERSION = 2
+_INTERFACE_VERSION = 3
 # SCAN_BAD_CALL of csrc/scan.h.
 BAD_CALL = 2
 # Steps between two saved states: SAVED_EVERY of csrc/blocks.h.
@@ -350,7 +350,12 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
         return None, f'the C kernel does not load ({error}); {_REMEDY}'
     if not fits:
         return None, f'the C kernel is from another version; {_REMEDY}'
-    for name in ('scan_forward', 'scan_backward', 'scan_paths'):
+    for name in (
+        'scan_forward',
+        'scan_backward',
+        'scan_paths',
+        'scan_paths_backward',
+    ):
         for function in (name, f'{name}_double'):
             getattr(library, function).argtypes = (ctypes.c_char_p,)
     _force_level(library, os.environ.get(ISA_VARIABLE) or None)

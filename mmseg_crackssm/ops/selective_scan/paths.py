@@ -1,27 +1,39 @@
 """S6 along several paths over one set of tokens, without reordered copies.
 
-A part of the ``native`` backend, for inference: the C kernel reads each token
-where it lies, makes its step size from the low-rank projection, and writes the
-result in its place. What :func:`selective_scan` would have to be given as
-sequences (the tokens, once per path; the step sizes; B and C in path order)
-never exists.
+A part of the ``native`` backend. The C kernel reads each token where it lies,
+makes its step size from the low-rank projection, and writes the result in its
+place. What :func:`selective_scan` would have to be given as sequences (the
+tokens, once per path; the step sizes; B and C in path order) never exists, in
+the backward neither.
+
+The operators are three, as in :mod:`.library`.
 """
 
 import struct
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 from torch.utils.flop_counter import register_flop_formula
 
 from . import native
-from .flops import selective_scan_flops
+from .flops import selective_scan_backward_flops, selective_scan_flops
 
-# path_call of csrc/scan.h: 8 pointers, then 9 sizes and switches.
-_CALL = struct.Struct('8P9q')
-_SCHEMA = (
-    'selective_scan_paths(Tensor tokens, Tensor projected, Tensor dt_weight, '
-    'Tensor A, Tensor D, Tensor dt_bias, Tensor paths, bool merge) -> Tensor'
+# path_call of csrc/scan.h: 16 pointers, then 9 sizes and switches.
+_CALL = struct.Struct('16P9q')
+_INPUTS = (
+    'Tensor tokens, Tensor projected, Tensor dt_weight, Tensor A, Tensor D, '
+    'Tensor dt_bias, Tensor paths, bool merge'
 )
+_SCHEMAS = {
+    'selective_scan_paths': f'({_INPUTS}) -> Tensor',
+    'selective_scan_paths_save_states': f'({_INPUTS}) -> (Tensor, Tensor)',
+    'selective_scan_paths_backward': (
+        f'(Tensor dy, {_INPUTS}, Tensor states) -> '
+        '(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)'
+    ),
+}
 
 
 def selective_scan_paths(
@@ -60,8 +72,7 @@ def selective_scan_paths(
     Raises:
         ValueError: A shape, type or device does not fit, or a path leaves
             the tokens.
-        RuntimeError: The C kernel is not available, or an input needs a
-            gradient.
+        RuntimeError: The C kernel is not available.
     """
     inputs = (tokens, projected, dt_weight, A, D, dt_bias)
     _check(*inputs, paths)
@@ -123,35 +134,46 @@ def _check(
         )
 
 
-def _shape(tokens: Tensor, dt_weight: Tensor, merge: bool) -> tuple[int, ...]:
+def _y_shape(
+    tokens: Tensor, dt_weight: Tensor, merge: bool
+) -> tuple[int, ...]:
     batch, length, dim = tokens.shape
     if merge:
         return batch, length, dim
     return batch, length, dt_weight.shape[0], dim
 
 
-def _scan(
-    tokens: Tensor,
-    projected: Tensor,
-    dt_weight: Tensor,
-    A: Tensor,
-    D: Tensor,
-    dt_bias: Tensor,
-    paths: Tensor,
+def _states_shape(
+    tokens: Tensor, dt_weight: Tensor, A: Tensor
+) -> tuple[int, ...]:
+    batch, length, dim = tokens.shape
+    n_paths = dt_weight.shape[0]
+    return native.states_shape(
+        batch, n_paths * dim, length, A.shape[1], n_paths, tokens.device.type
+    )
+
+
+def _run(
+    function: str,
+    inputs: tuple[Tensor, ...],
     merge: bool,
-) -> Tensor:
-    y = tokens.new_empty(_shape(tokens, dt_weight, merge))
-    if tokens.shape[0] == 0:
-        return y
-    # The names keep the copies alive during the call.
-    tensors = [
-        x.contiguous()
-        for x in (tokens, projected, dt_weight, A, D, dt_bias, paths)
-    ]
+    outputs: tuple[Tensor | None, ...],
+) -> None:
+    """Pack one ``path_call`` and run it.
+
+    Args:
+        function: Name in the library, for float.
+        inputs: Tokens, projected, dt_weight, A, D, dt_bias and paths.
+        merge: Whether y and dy are sums over paths.
+        outputs: The other pointers of the call, in their order.
+    """
+    # The name keeps the copies alive during the call.
+    inputs = tuple(x.contiguous() for x in inputs)
+    tokens, _, dt_weight, A, *_, paths = inputs
     batch, length, dim = tokens.shape
     n_paths, _, rank = dt_weight.shape
-    call = _CALL.pack(
-        *(x.data_ptr() for x in (*tensors, y)),
+    packed = _CALL.pack(
+        *(0 if x is None else x.data_ptr() for x in (*inputs, *outputs)),
         n_paths * length if paths.dim() == 3 else 0,
         batch,
         dim,
@@ -162,17 +184,35 @@ def _scan(
         merge,
         torch.get_num_threads(),
     )
-    double = tokens.dtype == torch.float64
-    status = native.call('scan_paths_double' if double else 'scan_paths', call)
-    if status == native.BAD_CALL:
+    if tokens.dtype == torch.float64:
+        function += '_double'
+    if native.call(function, packed) == native.BAD_CALL:
         raise ValueError(
             f'paths: expected indices of tokens, 0 to {length - 1}, got '
             f'{paths.min().item()} to {paths.max().item()}.'
         )
+
+
+def _scan(*args: Any) -> Tensor:
+    *inputs, merge = args
+    y = inputs[0].new_empty(_y_shape(inputs[0], inputs[2], merge))
+    if y.numel():
+        _run('scan_paths', tuple(inputs), merge, (y, *(None,) * 8))
     return y
 
 
-def _fake_scan(
+def _scan_save_states(*args: Any) -> tuple[Tensor, Tensor]:
+    *inputs, merge = args
+    tokens, _, dt_weight, A = inputs[:4]
+    y = tokens.new_empty(_y_shape(tokens, dt_weight, merge))
+    states = tokens.new_empty(_states_shape(tokens, dt_weight, A))
+    if y.numel():
+        _run('scan_paths', tuple(inputs), merge, (y, states, *(None,) * 7))
+    return y, states
+
+
+def _scan_backward(
+    dy: Tensor,
     tokens: Tensor,
     projected: Tensor,
     dt_weight: Tensor,
@@ -181,31 +221,106 @@ def _fake_scan(
     dt_bias: Tensor,
     paths: Tensor,
     merge: bool,
-) -> Tensor:
-    return tokens.new_empty(_shape(tokens, dt_weight, merge))
+    states: Tensor,
+) -> tuple[Tensor, ...]:
+    inputs = (tokens, projected, dt_weight, A, D, dt_bias)
+    if tokens.numel() == 0:
+        return tuple(torch.zeros_like(x) for x in inputs)
+    batch, length, dim = tokens.shape
+    # One share per path, or per sequence: their sums have a fixed order.
+    dtokens = tokens.new_empty(batch, length, dt_weight.shape[0], dim)
+    dprojected = torch.empty_like(
+        projected, memory_format=torch.contiguous_format
+    )
+    shares = [x.new_empty(batch, *x.shape) for x in (dt_weight, A, D, dt_bias)]
+    dy = dy.contiguous()
+    _run(
+        'scan_paths_backward',
+        (*inputs, paths),
+        merge,
+        (None, states, dy, dtokens, dprojected, *shares),
+    )
+    return dtokens.sum(2), dprojected, *(x.sum(0) for x in shares)
 
 
-def _autograd_scan(*args: Tensor | bool) -> Tensor:
-    """Kernel of the autograd key: there is no backward."""
-    if torch.is_grad_enabled() and any(
-        isinstance(x, Tensor) and x.requires_grad for x in args
-    ):
-        raise RuntimeError(
-            'selective_scan_paths has no gradient: call it under '
-            'torch.no_grad(), or selective_scan on sequences.'
+def _fake_scan(*args: Any) -> Tensor:
+    *inputs, merge = args
+    return inputs[0].new_empty(_y_shape(inputs[0], inputs[2], merge))
+
+
+def _fake_scan_save_states(*args: Any) -> tuple[Tensor, Tensor]:
+    tokens, _, dt_weight, A = args[:4]
+    shape = _states_shape(tokens, dt_weight, A)
+    return _fake_scan(*args), tokens.new_empty(shape)
+
+
+def _fake_scan_backward(dy: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape) for x in args[:6])
+
+
+class _PathsFunction(torch.autograd.Function):
+    """Ties the operator that saves states to the one that uses them."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, *args: Any) -> Tensor:
+        *inputs, ctx.merge = args
+        ops = torch.ops.crackssm
+        with torch._C._AutoDispatchBelowAutograd():
+            y, states = ops.selective_scan_paths_save_states.default(*args)
+        ctx.save_for_backward(*inputs, states)
+        return y
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, states = ctx.saved_tensors
+        grads = torch.ops.crackssm.selective_scan_paths_backward.default(
+            dy, *inputs, ctx.merge, states
         )
+        return *grads, None, None
+
+
+def _autograd_scan(*args: Any) -> Tensor:
+    """Kernel of the autograd key: states are saved for a gradient alone."""
+    if torch.is_grad_enabled() and _any_requires_grad(args):
+        return _PathsFunction.apply(*args)
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.crackssm.selective_scan_paths.default(*args)
 
 
+def _autograd_backward(*args: Any) -> tuple[Tensor, ...]:
+    """Kernel of the autograd key: the gradients have no gradient."""
+    if torch.is_grad_enabled() and _any_requires_grad(args):
+        raise RuntimeError(
+            'selective_scan_paths has no second derivative: create_graph=True '
+            "needs selective_scan(..., backend='reference') on sequences."
+        )
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.crackssm.selective_scan_paths_backward.default(*args)
+
+
+def _any_requires_grad(args: tuple[object, ...]) -> bool:
+    return any(isinstance(x, Tensor) and x.requires_grad for x in args)
+
+
 def _register() -> torch.library.Library:
-    """Define the operator; the library object must outlive the module."""
+    """Define the operators; the library object must outlive the module."""
     library = torch.library.Library('crackssm', 'FRAGMENT')
-    library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl('selective_scan_paths', _scan, 'CPU')
+    for name, schema in _SCHEMAS.items():
+        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    kernels = {
+        'selective_scan_paths': (_scan, _fake_scan),
+        'selective_scan_paths_save_states': (
+            _scan_save_states,
+            _fake_scan_save_states,
+        ),
+        'selective_scan_paths_backward': (_scan_backward, _fake_scan_backward),
+    }
+    for name, (kernel, fake) in kernels.items():
+        library.impl(name, kernel, 'CPU')
+        torch.library.register_fake(f'crackssm::{name}', fake, lib=library)
     library.impl('selective_scan_paths', _autograd_scan, 'Autograd')
-    torch.library.register_fake(
-        'crackssm::selective_scan_paths', _fake_scan, lib=library
+    library.impl(
+        'selective_scan_paths_backward', _autograd_backward, 'Autograd'
     )
     return library
 
@@ -213,8 +328,13 @@ def _register() -> torch.library.Library:
 _LIBRARY = _register()
 
 
-@register_flop_formula(torch.ops.crackssm.selective_scan_paths)
-def _formula(
+@register_flop_formula(
+    [
+        torch.ops.crackssm.selective_scan_paths,
+        torch.ops.crackssm.selective_scan_paths_save_states,
+    ]
+)
+def _forward_formula(
     tokens: tuple[int, ...],
     projected: tuple[int, ...],
     dt_weight: tuple[int, ...],
@@ -227,3 +347,21 @@ def _formula(
     n_paths, _, rank = dt_weight
     scans = selective_scan_flops(batch, n_paths * dim, length, d_state=A[1])
     return scans + 2 * batch * length * n_paths * dim * rank
+
+
+@register_flop_formula(torch.ops.crackssm.selective_scan_paths_backward)
+def _backward_formula(
+    dy: tuple[int, ...],
+    tokens: tuple[int, ...],
+    projected: tuple[int, ...],
+    dt_weight: tuple[int, ...],
+    A: tuple[int, ...],
+    *_: object,
+    **__: object,
+) -> int:
+    batch, length, dim = tokens
+    n_paths, _, rank = dt_weight
+    scans = selective_scan_backward_flops(
+        batch, n_paths * dim, length, d_state=A[1]
+    )
+    return scans + 4 * batch * length * n_paths * dim * rank

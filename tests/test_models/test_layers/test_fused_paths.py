@@ -31,19 +31,30 @@ def calls(monkeypatch, one_thread):
 
 
 def both_ways(layer, *inputs):
+    """Output and gradients, fused and not; without a gradient fused too."""
+    results = [_run(layer, inputs)]
     with torch.no_grad():
-        return layer(*inputs), _unfused(layer, *inputs)
-
-
-def _unfused(layer, *inputs):
+        results.append([layer(*inputs)])
     scans = [m for m in layer.modules() if isinstance(m, S6)]
     for scan in scans:
         scan.fused = False
-    try:
-        return layer(*inputs)
-    finally:
-        for scan in scans:
-            scan.fused = True
+    return *results, _run(layer, inputs)
+
+
+def _run(layer, inputs):
+    layer.zero_grad()
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    y = layer(*inputs)
+    generator = torch.Generator().manual_seed(7)
+    y.backward(torch.randn(y.shape, generator=generator).to(y.dtype))
+    grads = [p.grad for p in (*inputs, *layer.parameters())]
+    return [y.detach(), *(x for x in grads if x is not None)]
+
+
+def assert_same(results, expected, tolerance):
+    for x, y in zip(results, expected, strict=False):
+        assert x.shape == y.shape and x.dtype == y.dtype
+        assert (x - y).abs().max() < tolerance * y.abs().max().clamp_min(1e-6)
 
 
 @needs_kernel
@@ -59,10 +70,10 @@ def test_ss2d(calls, gate, memory, dtype, tolerance):
     x = torch.randn(2, 12, 7, 10, dtype=dtype).contiguous(
         memory_format=getattr(torch, memory)
     )
-    fused, plain = both_ways(layer, x)
-    assert len(calls) == 1
-    assert fused.shape == plain.shape
-    assert (fused - plain).abs().max() < tolerance * plain.abs().max()
+    fused, without_gradient, plain = both_ways(layer, x)
+    assert len(calls) == 2 and len(fused) == len(plain) > 8
+    assert_same(fused, plain, tolerance)
+    assert_same(without_gradient, plain, tolerance)
 
 
 @needs_kernel
@@ -72,12 +83,29 @@ def test_adaptive_token_reordering(calls, reorder):
     layer = AdaptiveTokenReordering(
         24, d_state=4, reorder=reorder, norm_cfg=dict(type='BN')
     )
-    layer.eval()
-    fused, plain = both_ways(
-        layer, torch.randn(2, 24, 9, 6), torch.randn(2, 4, 5, 3)
+    layer.double()
+    fused, without_gradient, plain = both_ways(
+        layer, torch.randn(2, 24, 9, 6).double(), torch.randn(2, 4, 5, 3)
     )
-    assert len(calls) == 1
-    assert (fused - plain).abs().max() < 3e-6 * plain.abs().max()
+    assert len(calls) == 2 and len(fused) == len(plain) > 8
+    assert_same(fused, plain, 1e-9)
+    assert_same(without_gradient, plain, 1e-9)
+
+
+@needs_kernel
+def test_autocast_keeps_the_scan_in_float32(calls):
+    torch.manual_seed(0)
+    layer, x = SS2D(12, d_state=5), torch.randn(2, 12, 7, 10)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        fused, _, plain = both_ways(layer, x)
+    assert len(calls) == 2
+    assert_same(fused, plain, 0.03)
+    y = layer.s6.along_paths(
+        torch.randn(1, 24, 4, 4).bfloat16().float(),
+        scan_order('cross', 4, 4),
+        merge=True,
+    )
+    assert y.dtype == torch.float32
 
 
 @needs_kernel
@@ -107,23 +135,27 @@ def test_when_it_runs(calls, monkeypatch):
         layer(x)
         return len(calls) == 1
 
-    with torch.no_grad():
-        assert runs()
-        with torch.autocast('cpu', dtype=torch.bfloat16):
-            assert not runs()
-        # 16 channels are one task at a time.
-        torch.set_num_threads(2)
-        assert not runs()
-        assert runs(x.expand(2, -1, -1, -1))
-        torch.set_num_threads(1)
-        layer.s6.backend = 'torch'
-        assert not runs()
-        layer.s6.backend = 'auto'
-        monkeypatch.setenv('MMSEG_CRACKSSM_SCAN', 'torch')
-        assert not runs()
-        monkeypatch.delenv('MMSEG_CRACKSSM_SCAN')
-        layer.s6.scan_dtype = torch.float64
-        assert not runs()
-        layer.s6.scan_dtype = torch.float32
-        assert runs()
+    assert runs()
+    layer.s6.backend = 'torch'
     assert not runs()
+    layer.s6.backend = 'auto'
+    monkeypatch.setenv('MMSEG_CRACKSSM_SCAN', 'torch')
+    assert not runs()
+    monkeypatch.delenv('MMSEG_CRACKSSM_SCAN')
+    layer.s6.fused = False
+    assert not runs()
+    layer.s6.fused = True
+    # 16 channels are one task at a time.
+    torch.set_num_threads(2)
+    assert not runs()
+    assert runs(x.expand(2, -1, -1, -1))
+
+
+@needs_kernel
+def test_a_backward_has_a_task_per_sequence(one_thread):
+    layer, x = S6(100, d_state=2, n_groups=2), torch.randn(1, 100, 6, 6)
+    torch.set_num_threads(3)
+    assert not layer.fuses(x)
+    with torch.no_grad():
+        assert layer.fuses(x)
+    assert layer.fuses(x.expand(2, -1, -1, -1))

@@ -5,6 +5,7 @@ from mmseg.registry import MODELS
 
 import mmseg_crackssm.models  # noqa: F401  (registers)
 from checks import label_samples, untrained_parameters
+from mmseg_crackssm.ops import available_backends
 
 NORM = dict(type='BN')
 CHANNELS = (8, 16, 32, 64)
@@ -65,21 +66,28 @@ def test_prediction_of_any_size(mode):
     assert set(sample.pred_sem_seg.data.unique().tolist()) <= {0, 1}
 
 
+@pytest.mark.parametrize('fused', (True, False))
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast_keeps_the_scan_in_float32(dtype, monkeypatch):
+def test_autocast_keeps_the_scan_in_float32(dtype, fused, monkeypatch):
     from mmseg_crackssm.models.layers import s6
 
+    if fused and 'native' not in available_backends():
+        pytest.skip('the fused scan is the C kernel')
     seen = []
-    scan = s6.selective_scan
+    name = 'selective_scan_paths' if fused else 'selective_scan'
+    scan = getattr(s6, name)
 
     def spy(*args, **kwargs):
-        seen.extend(t.dtype for t in args)
         out = scan(*args, **kwargs)
-        seen.append(out.dtype)
+        tensors = (t for t in (*args, out) if isinstance(t, torch.Tensor))
+        seen.extend(t.dtype for t in tensors if t.is_floating_point())
         return out
 
-    monkeypatch.setattr(s6, 'selective_scan', spy)
+    monkeypatch.setattr(s6, name, spy)
     model = build_segmentor()
+    for module in model.modules():
+        if isinstance(module, s6.S6):
+            module.fused = fused
     label = (torch.rand(2, 32, 32) > 0.8).long()
     with torch.autocast('cpu', dtype=dtype):
         losses = model.loss(torch.randn(2, 3, 32, 32), label_samples(label))

@@ -21,6 +21,8 @@ int scan_forward_double(const scan_call *call);
 int scan_backward_double(const scan_call *call);
 int scan_paths(const path_call *call);
 int scan_paths_double(const path_call *call);
+int scan_paths_backward(const path_call *call);
+int scan_paths_backward_double(const path_call *call);
 int scan_saved_every(void);
 int scan_set_level(int level);
 int64_t scan_probe_exp(int64_t n_repeats, int64_t n_threads);
@@ -189,8 +191,15 @@ static double run_paths(path_case c)
     const int64_t sizes[] = {
         tokens * c.dim, tokens * c.paths * (c.rank + 2 * c.n),
         rows * c.rank, rows * c.n, rows, rows};
+    const int64_t every = scan_saved_every();
     const int64_t y_size = tokens * (c.merges ? c.dim : rows);
-    void *inputs[6], *y = make(y_size, is_double, 0, 0);
+    const int64_t out_sizes[] = {
+        y_size, c.batch * rows * ((c.length + every - 1) / every) * c.n,
+        tokens * rows, sizes[1], c.batch * sizes[2], c.batch * sizes[3],
+        c.batch * rows, c.batch * rows};
+    void *inputs[6], *out[8], *dy = make(y_size, is_double, -1, 1);
+    for (int i = 0; i < 8; i++)
+        out[i] = make(out_sizes[i], is_double, 0, 0);
     for (int i = 0; i < 6; i++) {
         inputs[i] = make(sizes[i], is_double, i == 3 ? -4 : -1,
                          i == 3 ? -0.1 : 1);
@@ -202,14 +211,27 @@ static double run_paths(path_case c)
     path_call call = {
         .tokens = inputs[0], .projected = inputs[1], .dt_weight = inputs[2],
         .A = inputs[3], .D = inputs[4], .dt_bias = inputs[5],
-        .paths = paths, .y = y,
+        .paths = paths, .y = out[0], .states = out[1], .dy = dy,
+        .dtokens = out[2], .dprojected = out[3], .ddt_weight = out[4],
+        .dA = out[5], .dD = out[6], .ddt_bias = out[7],
         .paths_batch = c.shares_paths ? 0 : c.paths * c.length,
         .batch = c.batch, .dim = c.dim, .length = c.length, .n_states = c.n,
         .n_paths = c.paths, .rank = c.rank, .merges = c.merges,
         .n_threads = c.n_threads,
     };
     int status = is_double ? scan_paths_double(&call) : scan_paths(&call);
-    double total = sum(y, y_size, is_double) / (double)y_size;
+    status |= is_double ? scan_paths_backward_double(&call)
+                        : scan_paths_backward(&call);
+    /* The order of sums over tokens visited twice is not the same for all
+     * instruction sets: the output alone is compared. */
+    double total = sum(out[0], y_size, is_double) / (double)y_size;
+    for (int i = 0; i < 8; i++) {
+        if (!c.is_extreme && !isfinite(sum(out[i], out_sizes[i], is_double)))
+            status = -2;
+        free(out[i]);
+    }
+    call.states = NULL;
+    call.y = NULL;
     paths[0] = c.length;
     if ((is_double ? scan_paths_double(&call) : scan_paths(&call)) !=
         SCAN_BAD_CALL)
@@ -217,7 +239,7 @@ static double run_paths(path_case c)
     for (int i = 0; i < 6; i++)
         free(inputs[i]);
     free(paths);
-    free(y);
+    free(dy);
     if (status != SCAN_OK || (!c.is_extreme && !isfinite(total))) {
         fprintf(stderr, "paths: status %d, checksum %g for B %d, D %d, L %d, "
                 "N %d, K %d, R %d\n", status, total, (int)c.batch,

@@ -70,10 +70,29 @@ def by_sequences(tokens, projected, dt_weight, A, D, dt_bias, paths, merge):
     return ys.sum(1).transpose(1, 2) if merge else ys.permute(0, 3, 1, 2)
 
 
-def assert_close(y, expected, tolerance):
-    assert y.shape == expected.shape
-    error = (y.double() - expected).abs().max() / expected.abs().max()
-    assert error < tolerance, error.item()
+def run(inputs, merge, function=selective_scan_paths, dtype=None):
+    """Output and gradients by name."""
+    inputs = {
+        name: x.to(dtype or x.dtype).detach().requires_grad_()
+        if x.is_floating_point()
+        else x
+        for name, x in inputs.items()
+    }
+    y = function(**inputs, merge=merge)
+    generator = torch.Generator().manual_seed(7)
+    y.backward(torch.randn(y.shape, generator=generator).to(y.dtype))
+    grads = {name: x.grad for name, x in inputs.items() if x.grad is not None}
+    return {'y': y.detach(), **grads}
+
+
+def assert_all_close(results, expected, tolerance):
+    assert results.keys() == expected.keys()
+    for name, x in expected.items():
+        assert results[name].shape == x.shape, name
+        if x.numel():
+            scale = x.abs().max().clamp_min(1e-30)
+            error = (results[name].double() - x).abs().max() / scale
+            assert error < tolerance, (name, error.item())
 
 
 @pytest.mark.parametrize('merge', (True, False))
@@ -87,34 +106,58 @@ def assert_close(y, expected, tolerance):
         dict(length=257, dim=33, d_state=16, batch=1),
         dict(dim=64, d_state=17, rank=5, n_paths=1),
         dict(d_state=1, rank=1, dim=7),
+        dict(length=300, rank=9),
         dict(rank=0),
     ],
     ids=str,
 )
 def test_like_sequences(instruction_set, shape, merge):
     inputs = draw(**shape)
-    expected = by_sequences(**inputs, merge=merge)
-    assert_close(selective_scan_paths(**inputs, merge=merge), expected, 3e-6)
+    expected = run(inputs, merge, by_sequences, torch.float64)
+    assert_all_close(run(inputs, merge), expected, 3e-6)
+    # Without states for a backward.
+    y = selective_scan_paths(**inputs, merge=merge)
+    assert_all_close({'y': y}, {'y': expected['y']}, 3e-6)
 
 
 @pytest.mark.parametrize('merge', (True, False))
 def test_double(merge):
-    inputs = {
-        name: x.double() if x.is_floating_point() else x
-        for name, x in draw(d_state=5).items()
-    }
-    expected = by_sequences(**inputs, merge=merge)
-    assert_close(selective_scan_paths(**inputs, merge=merge), expected, 1e-12)
+    inputs = draw(d_state=5)
+    expected = run(inputs, merge, by_sequences, torch.float64)
+    got = run(inputs, merge, dtype=torch.float64)
+    assert_all_close(got, expected, 1e-12)
 
 
-def test_threads_share_the_work_alike(threads):
+@pytest.mark.parametrize('merge', (True, False))
+def test_gradcheck(merge):
+    inputs = draw(length=9, dim=4, d_state=2, n_paths=2)
+    doubles = [
+        x.double().requires_grad_() if x.is_floating_point() else x
+        for x in inputs.values()
+    ]
+    assert torch.autograd.gradcheck(
+        lambda *x: selective_scan_paths(*x, merge=merge), doubles
+    )
+
+
+@pytest.mark.parametrize('merge', (True, False))
+def test_long_sums_keep_their_digits(instruction_set, merge):
+    inputs = draw(length=4096, dim=16, d_state=4, batch=1, n_paths=2)
+    inputs['projected'] *= 0.3
+    inputs['dt_bias'] -= 4
+    expected = run(inputs, merge, dtype=torch.float64)
+    assert_all_close(run(inputs, merge), expected, 2e-6)
+
+
+@pytest.mark.parametrize('merge', (True, False))
+def test_runs_repeat_bit_by_bit(threads, merge):
     inputs = draw(dim=100)
     threads(1)
-    expected = [selective_scan_paths(**inputs, merge=m) for m in (True, False)]
-    for count in (2, 3):
+    expected = run(inputs, merge)
+    for count in (1, 2, 3):
         threads(count)
-        for merge, y in zip((True, False), expected, strict=True):
-            assert torch.equal(selective_scan_paths(**inputs, merge=merge), y)
+        for name, x in run(inputs, merge).items():
+            assert torch.equal(x, expected[name]), (count, name)
 
 
 @pytest.mark.parametrize(
@@ -156,8 +199,9 @@ def test_empty_batch():
     inputs = draw()
     for name in ('tokens', 'projected'):
         inputs[name] = inputs[name][:0]
-    y = selective_scan_paths(**inputs, merge=False)
-    assert y.shape == (0, 150, 3, 20)
+    results = run(inputs, merge=False)
+    assert results['y'].shape == (0, 150, 3, 20)
+    assert not results['A'].any() and results['A'].shape == (60, 3)
 
 
 @pytest.mark.parametrize(
@@ -188,32 +232,39 @@ def test_half_precision_is_refused():
         selective_scan_paths(**inputs, merge=True)
 
 
-def test_a_gradient_is_refused():
+def test_second_derivative_is_refused():
     inputs = draw()
     inputs['A'].requires_grad_()
-    with pytest.raises(RuntimeError, match='has no gradient'):
-        selective_scan_paths(**inputs, merge=True)
-    with torch.no_grad():
-        selective_scan_paths(**inputs, merge=True)
+    y = selective_scan_paths(**inputs, merge=True)
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        torch.autograd.grad(y.sum(), inputs['A'], create_graph=True)
 
 
 @pytest.mark.parametrize('merge', (True, False))
-def test_operator_is_sound(merge):
+@pytest.mark.parametrize('needs_gradient', (True, False))
+def test_operator_is_sound(merge, needs_gradient):
+    inputs = draw()
+    if needs_gradient:
+        for name in NAMES[:-1]:
+            inputs[name].requires_grad_()
     torch.library.opcheck(
         torch.ops.crackssm.selective_scan_paths.default,
-        tuple(draw()[name] for name in NAMES) + (merge,),
+        tuple(inputs[name] for name in NAMES) + (merge,),
     )
 
 
-def test_flops_are_those_of_products_and_scan():
+def test_flops_are_those_of_products_and_scans():
     inputs = draw()
     with FlopCounterMode(display=False) as counter:
-        selective_scan_paths(**inputs, merge=True)
+        run(inputs, merge=True)
     with FlopCounterMode(display=False) as parts:
-        delta = F.linear(torch.ones(2 * 150, 2), inputs['dt_weight'][0])
-        u = delta.unflatten(0, (2, 150)).transpose(1, 2)
+        dts = torch.ones(2 * 150, 2, requires_grad=True)
+        weight = inputs['dt_weight'][0].requires_grad_()
+        delta = F.linear(dts, weight).unflatten(0, (2, 150)).transpose(1, 2)
         B = torch.ones(2, 1, 3, 150)
-        selective_scan(u, u, inputs['A'][:20], B, B, inputs['D'][:20])
+        u = torch.ones(2, 20, 150)
+        y = selective_scan(u, delta, inputs['A'][:20], B, B, inputs['D'][:20])
+        y.sum().backward()
     assert counter.get_total_flops() == 3 * parts.get_total_flops()
 
 

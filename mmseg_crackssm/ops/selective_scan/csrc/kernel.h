@@ -13,6 +13,8 @@
 
 #include "backward.h"
 
+#include "paths_backward.h"
+
 #undef real
 #undef lane_int
 #undef vec

@@ -3,7 +3,7 @@
  * Tokens lie side by side, their channels together: one vector is one line of
  * memory, whichever token the path visits next, so that nothing is transposed
  * and no reordered copy is made. The step sizes are made here as well, from
- * their low-rank projection. Forward only. */
+ * their low-rank projection. */
 
 /* What one block of channels needs of one path, beside the chunk. */
 typedef struct {
@@ -44,14 +44,15 @@ INLINE NAME(forward_chunk)
     return chunk;
 }
 
-/* `count` states, from state `n`, over the steps of a chunk: like advance of
- * forward.h, but for where B and C are. */
+/* Runs `count` states, from state `n`, over steps [begin, end): like advance
+ * of forward.h, but for where B and C are. */
 INLINE void NAME(advance_path)(const NAME(forward_chunk) *chunk, int64_t n,
                                int64_t n_states, const int count,
-                               int64_t steps)
+                               int64_t begin, int64_t end)
 {
     const vec *dts = chunk->dt, *inputs = chunk->input;
-    const real *B = chunk->B + n, *C = chunk->C + n;
+    const real *B = chunk->B + begin * 2 * n_states + n;
+    const real *C = chunk->C + begin * 2 * n_states + n;
     vec *ys = chunk->y;
     vec rates[MAX_STATE_GROUP], state[MAX_STATE_GROUP];
     UNROLL for (int k = 0; k < count; k++)
@@ -59,7 +60,7 @@ INLINE void NAME(advance_path)(const NAME(forward_chunk) *chunk, int64_t n,
         rates[k] = chunk->rates[n + k];
         state[k] = chunk->state[n + k];
     }
-    for (int64_t t = 0; t < steps; t++) {
+    for (int64_t t = begin; t < end; t++) {
         vec dt = dts[t], input = inputs[t], y = ys[t];
         UNROLL for (int k = 0; k < count; k++)
         {
@@ -78,23 +79,23 @@ INLINE void NAME(advance_path)(const NAME(forward_chunk) *chunk, int64_t n,
 
 static NOINLINE void NAME(advance_path_8)(const NAME(forward_chunk) *chunk,
                                           int64_t n, int64_t n_states,
-                                          int64_t steps)
+                                          int64_t begin, int64_t end)
 {
-    NAME(advance_path)(chunk, n, n_states, 8, steps);
+    NAME(advance_path)(chunk, n, n_states, 8, begin, end);
 }
 
 static NOINLINE void NAME(advance_path_4)(const NAME(forward_chunk) *chunk,
                                           int64_t n, int64_t n_states,
-                                          int64_t steps)
+                                          int64_t begin, int64_t end)
 {
-    NAME(advance_path)(chunk, n, n_states, 4, steps);
+    NAME(advance_path)(chunk, n, n_states, 4, begin, end);
 }
 
 static NOINLINE void NAME(advance_path_1)(const NAME(forward_chunk) *chunk,
                                           int64_t n, int64_t n_states,
-                                          int64_t steps)
+                                          int64_t begin, int64_t end)
 {
-    NAME(advance_path)(chunk, n, n_states, 1, steps);
+    NAME(advance_path)(chunk, n, n_states, 1, begin, end);
 }
 
 /* The lines of the step one chunk later: the processor foresees the rows of
@@ -162,7 +163,7 @@ static void NAME(store_path)(const NAME(path_block) *block,
 static void NAME(load_path_parameters)(const path_call *call,
                                        const channel_block *channels,
                                        int64_t path, NAME(path_block) *block,
-                                       NAME(forward_chunk) *chunk)
+                                       vec *rates)
 {
     const scan_call parameters = {
         .A = call->A, .A_row = call->n_states, .n_states = call->n_states};
@@ -179,23 +180,20 @@ static void NAME(load_path_parameters)(const path_call *call,
             x[j] = weights[j * call->rank + r];
         block->weights[r] = x;
     }
-    NAME(load_rates)(&parameters, &place, chunk->rates);
-    for (int64_t n = 0; n < call->n_states; n++)
-        chunk->state[n] = (vec){0};
+    NAME(load_rates)(&parameters, &place, rates);
 }
 
-static void NAME(run_path)(const path_call *call,
-                           const channel_block *channels, int64_t path,
-                           void *scratch)
+INLINE NAME(path_block)
+    NAME(get_path_block)(const path_call *call,
+                         const channel_block *channels, int64_t path)
 {
-    const int64_t n_states = call->n_states, length = call->length;
-    const int64_t width = call->rank + 2 * n_states;
-    const int64_t first_token = channels->batch * length;
+    const int64_t width = call->rank + 2 * call->n_states;
+    const int64_t first_token = channels->batch * call->length;
     const int64_t outputs = call->merges ? 1 : call->n_paths;
-    NAME(path_block) block = {
+    return (NAME(path_block)){
         .call = call,
         .path = call->paths + channels->batch * call->paths_batch +
-                path * length,
+                path * call->length,
         .tokens = (const real *)call->tokens + first_token * call->dim +
                   channels->first_channel,
         .projected = (const real *)call->projected +
@@ -209,20 +207,74 @@ static void NAME(run_path)(const path_call *call,
         .n_channels = channels->n_channels,
         .accumulates = call->merges && path > 0,
     };
+}
+
+INLINE channel_block NAME(get_channels)(const path_call *call, int64_t batch,
+                                        int64_t index)
+{
+    return (channel_block){
+        .batch = batch,
+        .first_channel = index * LANES,
+        .n_channels = smaller(call->dim - index * LANES, LANES),
+    };
+}
+
+/* Where the saved states of a block on a path begin: the paths' channels one
+ * after the other, as those of groups are in a scan. */
+INLINE real *NAME(saved_path_states)(const path_call *call,
+                                     const channel_block *channels,
+                                     int64_t path)
+{
+    const scan_call shape = {.dim = call->n_paths * call->dim,
+                             .length = call->length,
+                             .n_states = call->n_states};
+    const channel_block place = {
+        .batch = channels->batch,
+        .first_channel = path * call->dim + channels->first_channel};
+    if (call->states == NULL)
+        return NULL;
+    return (real *)call->states + saved_states_offset(&shape, &place);
+}
+
+static void NAME(advance_path_all)(const NAME(forward_chunk) *chunk,
+                                   int64_t n_states, int64_t begin,
+                                   int64_t end)
+{
+    int64_t n = 0;
+    if (LARGE_STATE_GROUP)
+        for (; n + 8 <= n_states; n += 8)
+            NAME(advance_path_8)(chunk, n, n_states, begin, end);
+    for (; n + 4 <= n_states; n += 4)
+        NAME(advance_path_4)(chunk, n, n_states, begin, end);
+    for (; n < n_states; n++)
+        NAME(advance_path_1)(chunk, n, n_states, begin, end);
+}
+
+static void NAME(run_path)(const path_call *call,
+                           const channel_block *channels, int64_t path,
+                           void *scratch)
+{
+    const int64_t n_states = call->n_states, length = call->length;
+    NAME(path_block) block = NAME(get_path_block)(call, channels, path);
     NAME(forward_chunk) chunk = NAME(lay_out_path)(call, scratch, &block);
-    NAME(load_path_parameters)(call, channels, path, &block, &chunk);
+    real *saved = NAME(saved_path_states)(call, channels, path);
+    NAME(load_path_parameters)(call, channels, path, &block, chunk.rates);
+    for (int64_t n = 0; n < n_states; n++)
+        chunk.state[n] = (vec){0};
     for (int64_t start = 0; start < length; start += CHUNK_STEPS) {
         const int64_t steps = smaller(length - start, CHUNK_STEPS);
+        const int64_t segment = saved != NULL ? SAVED_EVERY : CHUNK_STEPS;
         NAME(load_path)(&block, block.path + start, steps,
                         length - start - CHUNK_STEPS, &chunk);
-        int64_t n = 0;
-        if (LARGE_STATE_GROUP)
-            for (; n + 8 <= n_states; n += 8)
-                NAME(advance_path_8)(&chunk, n, n_states, steps);
-        for (; n + 4 <= n_states; n += 4)
-            NAME(advance_path_4)(&chunk, n, n_states, steps);
-        for (; n < n_states; n++)
-            NAME(advance_path_1)(&chunk, n, n_states, steps);
+        for (int64_t t = 0; t < steps; t += segment) {
+            if (saved != NULL) {
+                NAME(save_states)(chunk.state, n_states,
+                                  channels->n_channels, saved);
+                saved += n_states * channels->n_channels;
+            }
+            NAME(advance_path_all)(&chunk, n_states, t,
+                                   smaller(t + segment, steps));
+        }
         NAME(store_path)(&block, block.path + start, steps, chunk.y);
     }
 }
@@ -236,11 +288,8 @@ static void NAME(path_task)(const void *context, int64_t task, void *scratch)
     const int64_t n_separate = call->merges ? 1 : call->n_paths;
     const int64_t first_path = rest % n_separate;
     const int64_t end = call->merges ? call->n_paths : first_path + 1;
-    const channel_block channels = {
-        .batch = rest / n_separate,
-        .first_channel = index * LANES,
-        .n_channels = smaller(call->dim - index * LANES, LANES),
-    };
+    const channel_block channels =
+        NAME(get_channels)(call, rest / n_separate, index);
     for (int64_t path = first_path; path < end; path++)
         NAME(run_path)(call, &channels, path, scratch);
 }

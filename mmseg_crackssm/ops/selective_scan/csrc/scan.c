@@ -210,6 +210,28 @@ EXPORT int scan_paths_double(const path_call *call)
     return paths_are_sound(call) ? run_paths_double(call) : SCAN_BAD_CALL;
 }
 
+EXPORT int scan_paths_backward(const path_call *call)
+{
+    if (!paths_are_sound(call))
+        return SCAN_BAD_CALL;
+    switch (current_level) {
+#if defined(__x86_64__)
+    case SCAN_AVX512:
+        return run_paths_backward_avx512(call);
+    case SCAN_AVX2:
+        return run_paths_backward_avx2(call);
+#endif
+    default:
+        return run_paths_backward_baseline(call);
+    }
+}
+
+EXPORT int scan_paths_backward_double(const path_call *call)
+{
+    return paths_are_sound(call) ? run_paths_backward_double(call)
+                                 : SCAN_BAD_CALL;
+}
+
 /* Computes exponentials in this level's vectors, for timing: on each thread
  * `n_repeats` times as many as fit the first-level cache. Returns their
  * number, 0 for bad sizes or where memory is missing. */

@@ -18,7 +18,7 @@
 
 /* Raise it whenever scan_call or the meaning of a field changes: native.py
  * refuses a library left over from an older build. */
-#define SCAN_INTERFACE_VERSION 2
+#define SCAN_INTERFACE_VERSION 3
 
 enum { SCAN_OK = 0, SCAN_NO_MEMORY = 1, SCAN_BAD_CALL = 2 };
 
@@ -64,6 +64,13 @@ typedef struct {
     const void *D, *dt_bias;     /* (paths * dim) */
     const int64_t *paths;        /* ([batch,] paths, length) */
     void *y;                     /* (batch, length, [paths,] dim) */
+    void *states;                /* saved states; NULL: not saved */
+    const void *dy;              /* backward from here on: like y */
+    void *dtokens;               /* (batch, length, paths, dim) */
+    void *dprojected;            /* like projected */
+    void *ddt_weight;            /* (batch, paths, dim, rank) */
+    void *dA;                    /* (batch, paths * dim, states) */
+    void *dD, *ddt_bias;         /* (batch, paths * dim) */
     int64_t paths_batch;         /* 0: the same for all of the batch */
     int64_t batch, dim, length, n_states, n_paths, rank;
     int64_t merges;              /* y is the sum over paths */
