@@ -8,6 +8,7 @@ typedef struct {
     vec *rates;  /* [state] A * log2(e) */
     vec *state;  /* [state] */
     real *B, *C; /* [state][CHUNK_STEPS] */
+    int64_t step_stride; /* of B and C on a path: [step][2][state] */
     /* to prefetch meanwhile */
     NAME(channel_rows) next_u, next_delta, y_rows;
 } NAME(forward_chunk);
@@ -36,15 +37,19 @@ INLINE NAME(forward_chunk)
     return chunk;
 }
 
-/* Runs `count` states, from state `n`, over steps [begin, end). */
+/* Runs `count` states, from state `n`, over steps [begin, end). With is_path
+ * the chunk is one of paths.h. */
 INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
-                          const int count, int64_t begin, int64_t end)
+                          const int count, const int is_path, int64_t begin,
+                          int64_t end)
 {
     const vec *dts = chunk->dt, *inputs = chunk->input;
-    const real *B = chunk->B + n * CHUNK_STEPS;
-    const real *C = chunk->C + n * CHUNK_STEPS;
     const NAME(channel_rows) next_delta = chunk->next_delta;
     const NAME(channel_rows) y_rows = chunk->y_rows;
+    const int64_t state_stride = is_path ? 1 : CHUNK_STEPS;
+    const int64_t step_stride = is_path ? chunk->step_stride : 1;
+    const real *B = chunk->B + n * state_stride + begin * step_stride;
+    const real *C = chunk->C + n * state_stride + begin * step_stride;
     vec *ys = chunk->y;
     vec rates[MAX_STATE_GROUP], state[MAX_STATE_GROUP];
     UNROLL for (int k = 0; k < count; k++)
@@ -54,39 +59,39 @@ INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
     }
     for (int64_t t = begin; t < end; t++) {
         vec dt = dts[t], input = inputs[t], y = ys[t];
-        NAME(prefetch)(next_delta, t);
-        NAME(prefetch)(y_rows, t);
+        if (!is_path) {
+            NAME(prefetch)(next_delta, t);
+            NAME(prefetch)(y_rows, t);
+        }
         UNROLL for (int k = 0; k < count; k++)
         {
             vec decay = NAME(exp2)(dt * rates[k]);
-            vec driven = input * NAME(broadcast)(B[k * CHUNK_STEPS + t]);
+            vec driven = input * NAME(broadcast)(B[k * state_stride]);
             state[k] = decay * state[k] + driven;
-            y += state[k] * NAME(broadcast)(C[k * CHUNK_STEPS + t]);
+            y += state[k] * NAME(broadcast)(C[k * state_stride]);
         }
         ys[t] = y;
+        B += step_stride;
+        C += step_stride;
     }
     UNROLL for (int k = 0; k < count; k++)
         chunk->state[n + k] = state[k];
 }
 
-/* Copies of their own: a constant count keeps the states in registers. */
-static NOINLINE void NAME(advance_8)(const NAME(forward_chunk) *chunk,
-                                     int64_t n, int64_t begin, int64_t end)
-{
-    NAME(advance)(chunk, n, 8, begin, end);
-}
-
-static NOINLINE void NAME(advance_4)(const NAME(forward_chunk) *chunk,
-                                     int64_t n, int64_t begin, int64_t end)
-{
-    NAME(advance)(chunk, n, 4, begin, end);
-}
-
-static NOINLINE void NAME(advance_1)(const NAME(forward_chunk) *chunk,
-                                     int64_t n, int64_t begin, int64_t end)
-{
-    NAME(advance)(chunk, n, 1, begin, end);
-}
+/* Functions of their own: constants keep the states in registers. */
+#define DEFINE_ADVANCE(name, count, is_path)                                \
+    static NOINLINE void NAME(name)(const NAME(forward_chunk) * chunk,      \
+                                    int64_t n, int64_t begin, int64_t end)  \
+    {                                                                       \
+        NAME(advance)(chunk, n, count, is_path, begin, end);                \
+    }
+DEFINE_ADVANCE(advance_8, 8, 0)
+DEFINE_ADVANCE(advance_4, 4, 0)
+DEFINE_ADVANCE(advance_1, 1, 0)
+DEFINE_ADVANCE(advance_path_8, 8, 1)
+DEFINE_ADVANCE(advance_path_4, 4, 1)
+DEFINE_ADVANCE(advance_path_1, 1, 1)
+#undef DEFINE_ADVANCE
 
 static void NAME(advance_all)(const NAME(forward_chunk) *chunk,
                               int64_t n_states, int64_t begin, int64_t end)

@@ -41,61 +41,8 @@ INLINE NAME(forward_chunk)
     block->weights = chunk.state + n_states;
     chunk.B = (real *)(block->weights + call->rank);
     chunk.C = chunk.B + n_states;
+    chunk.step_stride = 2 * n_states;
     return chunk;
-}
-
-/* Runs `count` states, from state `n`, over steps [begin, end): like advance
- * of forward.h, but for where B and C are. */
-INLINE void NAME(advance_path)(const NAME(forward_chunk) *chunk, int64_t n,
-                               int64_t n_states, const int count,
-                               int64_t begin, int64_t end)
-{
-    const vec *dts = chunk->dt, *inputs = chunk->input;
-    const real *B = chunk->B + begin * 2 * n_states + n;
-    const real *C = chunk->C + begin * 2 * n_states + n;
-    vec *ys = chunk->y;
-    vec rates[MAX_STATE_GROUP], state[MAX_STATE_GROUP];
-    UNROLL for (int k = 0; k < count; k++)
-    {
-        rates[k] = chunk->rates[n + k];
-        state[k] = chunk->state[n + k];
-    }
-    for (int64_t t = begin; t < end; t++) {
-        vec dt = dts[t], input = inputs[t], y = ys[t];
-        UNROLL for (int k = 0; k < count; k++)
-        {
-            vec decay = NAME(exp2)(dt * rates[k]);
-            vec driven = input * NAME(broadcast)(B[k]);
-            state[k] = decay * state[k] + driven;
-            y += state[k] * NAME(broadcast)(C[k]);
-        }
-        ys[t] = y;
-        B += 2 * n_states;
-        C += 2 * n_states;
-    }
-    UNROLL for (int k = 0; k < count; k++)
-        chunk->state[n + k] = state[k];
-}
-
-static NOINLINE void NAME(advance_path_8)(const NAME(forward_chunk) *chunk,
-                                          int64_t n, int64_t n_states,
-                                          int64_t begin, int64_t end)
-{
-    NAME(advance_path)(chunk, n, n_states, 8, begin, end);
-}
-
-static NOINLINE void NAME(advance_path_4)(const NAME(forward_chunk) *chunk,
-                                          int64_t n, int64_t n_states,
-                                          int64_t begin, int64_t end)
-{
-    NAME(advance_path)(chunk, n, n_states, 4, begin, end);
-}
-
-static NOINLINE void NAME(advance_path_1)(const NAME(forward_chunk) *chunk,
-                                          int64_t n, int64_t n_states,
-                                          int64_t begin, int64_t end)
-{
-    NAME(advance_path)(chunk, n, n_states, 1, begin, end);
 }
 
 /* The lines of the step one chunk later: the processor foresees the rows of
@@ -243,11 +190,11 @@ static void NAME(advance_path_all)(const NAME(forward_chunk) *chunk,
     int64_t n = 0;
     if (LARGE_STATE_GROUP)
         for (; n + 8 <= n_states; n += 8)
-            NAME(advance_path_8)(chunk, n, n_states, begin, end);
+            NAME(advance_path_8)(chunk, n, begin, end);
     for (; n + 4 <= n_states; n += 4)
-        NAME(advance_path_4)(chunk, n, n_states, begin, end);
+        NAME(advance_path_4)(chunk, n, begin, end);
     for (; n < n_states; n++)
-        NAME(advance_path_1)(chunk, n, n_states, begin, end);
+        NAME(advance_path_1)(chunk, n, begin, end);
 }
 
 static void NAME(run_path)(const path_call *call,

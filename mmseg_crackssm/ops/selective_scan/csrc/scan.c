@@ -134,36 +134,24 @@ static int is_sound(const scan_call *call)
            call->dim % call->n_groups == 0 && call->n_threads > 0;
 }
 
+/* `name` of the level in use, on this call. */
+#if defined(__x86_64__)
+#define ON_CURRENT_LEVEL(name, ...)                                   \
+    (current_level == SCAN_AVX512 ? name##_avx512(__VA_ARGS__)        \
+     : current_level == SCAN_AVX2 ? name##_avx2(__VA_ARGS__)          \
+                                  : name##_baseline(__VA_ARGS__))
+#else
+#define ON_CURRENT_LEVEL(name, ...) name##_baseline(__VA_ARGS__)
+#endif
+
 EXPORT int scan_forward(const scan_call *call)
 {
-    if (!is_sound(call))
-        return SCAN_BAD_CALL;
-    switch (current_level) {
-#if defined(__x86_64__)
-    case SCAN_AVX512:
-        return forward_avx512(call);
-    case SCAN_AVX2:
-        return forward_avx2(call);
-#endif
-    default:
-        return forward_baseline(call);
-    }
+    return is_sound(call) ? ON_CURRENT_LEVEL(forward, call) : SCAN_BAD_CALL;
 }
 
 EXPORT int scan_backward(const scan_call *call)
 {
-    if (!is_sound(call))
-        return SCAN_BAD_CALL;
-    switch (current_level) {
-#if defined(__x86_64__)
-    case SCAN_AVX512:
-        return backward_avx512(call);
-    case SCAN_AVX2:
-        return backward_avx2(call);
-#endif
-    default:
-        return backward_baseline(call);
-    }
+    return is_sound(call) ? ON_CURRENT_LEVEL(backward, call) : SCAN_BAD_CALL;
 }
 
 EXPORT int scan_forward_double(const scan_call *call)
@@ -191,18 +179,8 @@ static int paths_are_sound(const path_call *call)
 
 EXPORT int scan_paths(const path_call *call)
 {
-    if (!paths_are_sound(call))
-        return SCAN_BAD_CALL;
-    switch (current_level) {
-#if defined(__x86_64__)
-    case SCAN_AVX512:
-        return run_paths_avx512(call);
-    case SCAN_AVX2:
-        return run_paths_avx2(call);
-#endif
-    default:
-        return run_paths_baseline(call);
-    }
+    return paths_are_sound(call) ? ON_CURRENT_LEVEL(run_paths, call)
+                                 : SCAN_BAD_CALL;
 }
 
 EXPORT int scan_paths_double(const path_call *call)
@@ -212,18 +190,8 @@ EXPORT int scan_paths_double(const path_call *call)
 
 EXPORT int scan_paths_backward(const path_call *call)
 {
-    if (!paths_are_sound(call))
-        return SCAN_BAD_CALL;
-    switch (current_level) {
-#if defined(__x86_64__)
-    case SCAN_AVX512:
-        return run_paths_backward_avx512(call);
-    case SCAN_AVX2:
-        return run_paths_backward_avx2(call);
-#endif
-    default:
-        return run_paths_backward_baseline(call);
-    }
+    return paths_are_sound(call) ? ON_CURRENT_LEVEL(run_paths_backward, call)
+                                 : SCAN_BAD_CALL;
 }
 
 EXPORT int scan_paths_backward_double(const path_call *call)
@@ -239,14 +207,5 @@ EXPORT int64_t scan_probe_exp(int64_t n_repeats, int64_t n_threads)
 {
     if (n_repeats < 1 || n_threads < 1)
         return 0;
-    switch (current_level) {
-#if defined(__x86_64__)
-    case SCAN_AVX512:
-        return probe_exp_avx512(n_repeats, n_threads);
-    case SCAN_AVX2:
-        return probe_exp_avx2(n_repeats, n_threads);
-#endif
-    default:
-        return probe_exp_baseline(n_repeats, n_threads);
-    }
+    return ON_CURRENT_LEVEL(probe_exp, n_repeats, n_threads);
 }
