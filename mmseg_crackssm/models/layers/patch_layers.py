@@ -30,9 +30,9 @@ class Linear2d(nn.Linear):
     """A linear layer over the channels of an NCHW map.
 
     Its weights have the shape (out, in). On the CPU it runs as a 1x1
-    convolution: PyTorch gives those to oneDNN (on more than one thread),
-    which uses the widest vectors of any processor, and matrix products to
-    MKL, which does not.
+    convolution: on more than one thread PyTorch gives those to oneDNN, and
+    matrix products to MKL, which took twice as long on an AMD processor with
+    AVX-512.
     """
 
     def reset_parameters(self) -> None:

@@ -117,7 +117,7 @@ class SS2D(nn.Module):
             paths = scan_order('cross', height, width)
             x = self.s6.along_paths(x, paths, merge=True)
         else:
-            x = cross_merge(self.s6(cross_scan(x)), height, width)
+            x = cross_merge(self.s6(cross_scan(x)), height=height, width=width)
         x = self.out_norm(x)
         if self.gate:
             x = x * F.silu(z)

@@ -190,7 +190,7 @@ class _SelectiveScanFunction(torch.autograd.Function):
 
 def _autograd_scan(*args: Any) -> Tensor:
     """Kernel of the autograd key: states are saved for a gradient alone."""
-    if torch.is_grad_enabled() and _any_requires_grad(args):
+    if torch.is_grad_enabled() and any_requires_grad(args):
         return _SelectiveScanFunction.apply(*args)
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.crackssm.selective_scan.default(*args)
@@ -198,7 +198,7 @@ def _autograd_scan(*args: Any) -> Tensor:
 
 def _autograd_backward(*args: Any) -> tuple[Tensor, ...]:
     """Kernel of the autograd key: the gradients have no gradient."""
-    if torch.is_grad_enabled() and _any_requires_grad(args):
+    if torch.is_grad_enabled() and any_requires_grad(args):
         raise RuntimeError(
             'The selective scan has no second derivative: create_graph=True '
             "needs selective_scan(..., backend='reference')."
@@ -207,7 +207,8 @@ def _autograd_backward(*args: Any) -> tuple[Tensor, ...]:
         return torch.ops.crackssm.selective_scan_backward.default(*args)
 
 
-def _any_requires_grad(args: tuple[object, ...]) -> bool:
+def any_requires_grad(args: tuple[object, ...]) -> bool:
+    """Whether an argument of an operator is a tensor that wants a gradient."""
     return any(isinstance(x, Tensor) and x.requires_grad for x in args)
 
 

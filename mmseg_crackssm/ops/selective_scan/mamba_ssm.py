@@ -12,6 +12,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from .layout import contiguous, unit_time_stride
+
 # The kernel keeps one pair (decay product, state) per this many steps.
 KERNEL_CHUNK_STEPS = 2048
 
@@ -68,8 +70,8 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Run the kernel; arguments and results as in :mod:`.chunked`."""
     # Its results have the strides of u and delta; ours are contiguous.
-    u, delta, D, delta_bias = map(_contiguous, (u, delta, D, delta_bias))
-    B, C = map(_unit_time_stride, (B, C))
+    u, delta, D, delta_bias = map(contiguous, (u, delta, D, delta_bias))
+    B, C = map(unit_time_stride, (B, C))
     y, states, *_ = _kernel().fwd(
         u, delta, A.contiguous(), B, C, D, None, delta_bias, delta_softplus
     )
@@ -90,9 +92,9 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients; arguments and results as in :mod:`.chunked`."""
     dy, u, delta, D, delta_bias = map(
-        _contiguous, (dy, u, delta, D, delta_bias)
+        contiguous, (dy, u, delta, D, delta_bias)
     )
-    B, C = map(_unit_time_stride, (B, C))
+    B, C = map(unit_time_stride, (B, C))
     du, ddelta, dA, dB, dC, dD, dbias, *_ = _kernel().bwd(
         u,
         delta,
@@ -122,11 +124,3 @@ def backward(
 
 def _kernel() -> ModuleType:
     return importlib.import_module('selective_scan_cuda')
-
-
-def _unit_time_stride(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _contiguous(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous()

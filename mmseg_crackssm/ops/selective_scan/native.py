@@ -24,6 +24,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from .layout import contiguous, unit_time_stride
+
 LIBRARY_NAME = '_native_scan.so'
 ISA_VARIABLE = 'MMSEG_CRACKSSM_SCAN_ISA'
 # In the order of the enumeration in csrc/scan.h.
@@ -278,14 +280,12 @@ def _run(
     if u.dtype == torch.float64:
         function += '_double'
     # The names keep the copies alive during the call.
-    u, delta, B, C = (_time_contiguous(x) for x in (u, delta, B, C))
+    u, delta, B, C = (unit_time_stride(x) for x in (u, delta, B, C))
     A = A.contiguous()
-    D, delta_bias = (
-        None if x is None else x.contiguous() for x in (D, delta_bias)
-    )
+    D, delta_bias = contiguous(D), contiguous(delta_bias)
     dy_strides = (0, 0)
     if dy is not None:
-        dy = _time_contiguous(dy)
+        dy = unit_time_stride(dy)
         dy_strides = dy.stride()[:2]
     y, *gradients = outputs
     batch, dim, length = u.shape
@@ -314,10 +314,6 @@ def _run(
             f'{function} of {LIBRARY_NAME}: sizes out of range for u of shape '
             f'{tuple(u.shape)} and B of shape {tuple(B.shape)}.'
         )
-
-
-def _time_contiguous(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _address(x: Tensor | None) -> int:

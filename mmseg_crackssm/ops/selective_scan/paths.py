@@ -19,6 +19,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from . import native
 from .flops import selective_scan_backward_flops, selective_scan_flops
+from .library import any_requires_grad
 
 # path_call of csrc/scan.h: 16 pointers, then 9 sizes and switches.
 _CALL = struct.Struct('16P9q')
@@ -281,7 +282,7 @@ class _PathsFunction(torch.autograd.Function):
 
 def _autograd_scan(*args: Any) -> Tensor:
     """Kernel of the autograd key: states are saved for a gradient alone."""
-    if torch.is_grad_enabled() and _any_requires_grad(args):
+    if torch.is_grad_enabled() and any_requires_grad(args):
         return _PathsFunction.apply(*args)
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.crackssm.selective_scan_paths.default(*args)
@@ -289,17 +290,13 @@ def _autograd_scan(*args: Any) -> Tensor:
 
 def _autograd_backward(*args: Any) -> tuple[Tensor, ...]:
     """Kernel of the autograd key: the gradients have no gradient."""
-    if torch.is_grad_enabled() and _any_requires_grad(args):
+    if torch.is_grad_enabled() and any_requires_grad(args):
         raise RuntimeError(
             'selective_scan_paths has no second derivative: create_graph=True '
             "needs selective_scan(..., backend='reference') on sequences."
         )
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.crackssm.selective_scan_paths_backward.default(*args)
-
-
-def _any_requires_grad(args: tuple[object, ...]) -> bool:
-    return any(isinstance(x, Tensor) and x.requires_grad for x in args)
 
 
 def _register() -> torch.library.Library:

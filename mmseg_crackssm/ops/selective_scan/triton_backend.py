@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .backends import TRITON_IS_INTERPRETED
+from .layout import contiguous, unit_time_stride
 
 # Channels times steps of a tile, and what a warp does of it. The backward
 # then needs 128 registers per thread, twice as many at twice the elements.
@@ -160,8 +161,8 @@ def forward(
     """
     from .triton_forward import scan_kernel
 
-    u, delta, B, C = map(_unit_time_stride, (u, delta, B, C))
-    A, D, delta_bias = map(_contiguous, (A, D, delta_bias))
+    u, delta, B, C = map(unit_time_stride, (u, delta, B, C))
+    A, D, delta_bias = map(contiguous, (A, D, delta_bias))
     batch, dim, length = u.shape
     groups, d_state = B.shape[1:3]
     cut = tiling(dim, length, groups)
@@ -216,8 +217,8 @@ def backward(
     """
     from .triton_backward import gradient_kernel
 
-    dy, u, delta, B, C = map(_unit_time_stride, (dy, u, delta, B, C))
-    A, D, delta_bias = map(_contiguous, (A, D, delta_bias))
+    dy, u, delta, B, C = map(unit_time_stride, (dy, u, delta, B, C))
+    A, D, delta_bias = map(contiguous, (A, D, delta_bias))
     batch, dim, length = u.shape
     groups, d_state = B.shape[1:3]
     cut = tiling(dim, length, groups)
@@ -366,11 +367,3 @@ def _row_strides(unit: int, *tensors: Tensor) -> list[int]:
 def _on_device_of(x: Tensor) -> AbstractContextManager:
     """Triton launches on the current device."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
-
-
-def _unit_time_stride(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _contiguous(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.contiguous()

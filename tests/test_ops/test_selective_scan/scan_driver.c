@@ -220,6 +220,7 @@ static double run_paths(path_case c)
         .n_threads = c.n_threads,
     };
     int status = is_double ? scan_paths_double(&call) : scan_paths(&call);
+    call.y = NULL;
     status |= is_double ? scan_paths_backward_double(&call)
                         : scan_paths_backward(&call);
     /* The order of sums over tokens visited twice is not the same for all
@@ -231,7 +232,6 @@ static double run_paths(path_case c)
         free(out[i]);
     }
     call.states = NULL;
-    call.y = NULL;
     paths[0] = c.length;
     if ((is_double ? scan_paths_double(&call) : scan_paths(&call)) !=
         SCAN_BAD_CALL)

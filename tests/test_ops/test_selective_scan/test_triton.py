@@ -165,13 +165,6 @@ def test_strides_do_not_matter(make_inputs, length):
             assert x.is_contiguous(), (name, key)
 
 
-def test_rows_are_copied_only_where_steps_are_apart():
-    x = torch.zeros(4, 6, 10)
-    rows_apart = x[::2, :, :8]
-    assert triton_backend._unit_time_stride(rows_apart) is rows_apart
-    assert triton_backend._unit_time_stride(x[..., ::2]).stride(-1) == 1
-
-
 def test_results_repeat_bit_by_bit(make_inputs, cut):
     cut(steps=16, channels=2, enough=12)
     inputs = make_inputs(batch=1, dim=8, length=33, d_state=2)

@@ -95,9 +95,9 @@ static inline int64_t saved_states_offset(const scan_call *call,
 }
 
 /* dB and dC sum over channels, hence over blocks. Each backward task takes a
- * part of the blocks of one sequence. The first part
- * sums in the output itself, the others have room of their own, added up in
- * order afterwards: the result does not depend on which thread comes first. */
+ * part of the blocks of one sequence. The first part sums in the output
+ * itself, the others have room of their own, added up in order afterwards: the
+ * result does not depend on which thread comes first. */
 typedef struct {
     const scan_call *call;
     int64_t n_sequences, n_parts;

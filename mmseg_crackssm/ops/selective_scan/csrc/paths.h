@@ -24,7 +24,7 @@ static size_t NAME(path_scratch_size)(const path_call *call)
 {
     size_t n = (size_t)call->n_states;
     return (3 * CHUNK_STEPS + 2 * n + (size_t)call->rank) * sizeof(vec) +
-           2 * n * CHUNK_STEPS * sizeof(real) + sizeof(vec);
+           2 * n * CHUNK_STEPS * sizeof(real);
 }
 
 INLINE NAME(forward_chunk)
@@ -45,8 +45,8 @@ INLINE NAME(forward_chunk)
     return chunk;
 }
 
-/* The lines of the step one chunk later: the processor foresees the rows of
- * an image, not its columns or a sorted path. */
+/* The lines of an input that a later chunk reads: the processor foresees the
+ * rows of an image, not its columns or a sorted path. */
 INLINE void NAME(prefetch_token)(const NAME(path_block) *block, int64_t token)
 {
     const real *row = block->projected + token * block->projected_stride;
@@ -55,7 +55,6 @@ INLINE void NAME(prefetch_token)(const NAME(path_block) *block, int64_t token)
     for (int64_t i = 0; i < width; i += 64 / (int64_t)sizeof(real))
         __builtin_prefetch(row + i, 0, 3);
     __builtin_prefetch(row + width - 1, 0, 3);
-    __builtin_prefetch(block->y + token * block->y_stride, 1, 3);
 }
 
 INLINE void NAME(copy_numbers)(const real *from, int64_t count, real *to)
@@ -89,9 +88,13 @@ static void NAME(load_path)(const NAME(path_block) *block,
         chunk->y[t] = block->D * u;
         NAME(copy_numbers)(row + rank, 2 * n_states,
                            chunk->B + t * 2 * n_states);
-        if (t < steps_ahead)
-            NAME(prefetch_token)(block, path[t + CHUNK_STEPS]);
-    }}
+        if (t < steps_ahead) {
+            const int64_t later = path[t + CHUNK_STEPS];
+            NAME(prefetch_token)(block, later);
+            __builtin_prefetch(block->y + later * block->y_stride, 1, 3);
+        }
+    }
+}
 
 static void NAME(store_path)(const NAME(path_block) *block,
                              const int64_t *path, int64_t steps,
@@ -130,13 +133,13 @@ static void NAME(load_path_parameters)(const path_call *call,
     NAME(load_rates)(&parameters, &place, rates);
 }
 
+/* All but the output. */
 INLINE NAME(path_block)
     NAME(get_path_block)(const path_call *call,
                          const channel_block *channels, int64_t path)
 {
     const int64_t width = call->rank + 2 * call->n_states;
     const int64_t first_token = channels->batch * call->length;
-    const int64_t outputs = call->merges ? 1 : call->n_paths;
     return (NAME(path_block)){
         .call = call,
         .path = call->paths + channels->batch * call->paths_batch +
@@ -145,15 +148,24 @@ INLINE NAME(path_block)
                   channels->first_channel,
         .projected = (const real *)call->projected +
                      (first_token * call->n_paths + path) * width,
-        .y = (real *)call->y + first_token * outputs * call->dim +
-             (call->merges ? 0 : path) * call->dim +
-             channels->first_channel,
         .token_stride = call->dim,
         .projected_stride = call->n_paths * width,
-        .y_stride = outputs * call->dim,
         .n_channels = channels->n_channels,
-        .accumulates = call->merges && path > 0,
     };
+}
+
+/* Numbers between two tokens of y and dy, and from their start to a block. */
+INLINE int64_t NAME(output_stride)(const path_call *call)
+{
+    return (call->merges ? 1 : call->n_paths) * call->dim;
+}
+
+INLINE int64_t NAME(output_offset)(const path_call *call,
+                                   const channel_block *channels,
+                                   int64_t path)
+{
+    return channels->batch * call->length * NAME(output_stride)(call) +
+           (call->merges ? 0 : path) * call->dim + channels->first_channel;
 }
 
 INLINE channel_block NAME(get_channels)(const path_call *call, int64_t batch,
@@ -203,6 +215,9 @@ static void NAME(run_path)(const path_call *call,
 {
     const int64_t n_states = call->n_states, length = call->length;
     NAME(path_block) block = NAME(get_path_block)(call, channels, path);
+    block.y = (real *)call->y + NAME(output_offset)(call, channels, path);
+    block.y_stride = NAME(output_stride)(call);
+    block.accumulates = call->merges && path > 0;
     NAME(forward_chunk) chunk = NAME(lay_out_path)(call, scratch, &block);
     real *saved = NAME(saved_path_states)(call, channels, path);
     NAME(load_path_parameters)(call, channels, path, &block, chunk.rates);

@@ -6,7 +6,7 @@
 
 /* What one block of channels needs beside a backward_chunk. */
 typedef struct {
-    NAME(path_block) path;   /* its y is not used */
+    NAME(path_block) path;   /* without an output */
     const real *dy;          /* this block's channels of the first token */
     int64_t dy_stride;
     real *dtokens;           /* the same, of this path's share */
@@ -181,14 +181,13 @@ static void NAME(backward_path_block_of)(const path_call *call,
     const int64_t n_states = call->n_states, length = call->length;
     const int64_t width = call->rank + 2 * n_states;
     const int64_t first_token = channels->batch * length;
-    const int64_t outputs = call->merges ? 1 : call->n_paths;
     const int64_t c = channels->first_channel;
     const int64_t saved_size = n_states * channels->n_channels;
     NAME(backward_path_block) block = {
         .path = NAME(get_path_block)(call, channels, path),
-        .dy = (const real *)call->dy + first_token * outputs * call->dim +
-              (call->merges ? 0 : path) * call->dim + c,
-        .dy_stride = outputs * call->dim,
+        .dy = (const real *)call->dy +
+              NAME(output_offset)(call, channels, path),
+        .dy_stride = NAME(output_stride)(call),
         .dtokens = (real *)call->dtokens +
                    (first_token * call->n_paths + path) * call->dim + c,
         .dtokens_stride = call->n_paths * call->dim,
