@@ -29,7 +29,8 @@ from .measure import (
     tell_progress,
     threads_of_torch,
 )
-from .measure_scan import REFERENCE_ROUNDS, measure_case
+from .measure_scan import COMPARISON_ROUNDS, COMPARISONS, measure_case
+from .scan_baselines import BASELINES, missing_baseline
 from .scan_limit import ScanCase, make_probes
 
 # Wide and long, wide and many states, a single state.
@@ -50,7 +51,8 @@ def select_backends(
     """The backends to measure.
 
     Args:
-        names: Names, None for all that serve every case here.
+        names: Names, None for all that serve every case here, and all
+            comparisons that are installed.
         cases: What they have to serve.
         dtype: Precision that they compute in.
         device: Where.
@@ -61,14 +63,18 @@ def select_backends(
     """
     d_state = max(case.d_state for case in cases)
     if names is None:
-        return [
+        backends = [
             name
             for name in available_backends(device)
             if name == REFERENCE
             or BACKENDS[name].serves(device.type, dtype, d_state)
         ]
+        return backends + [x for x in BASELINES if not missing_baseline(x)]
     for name in names:
-        if name == REFERENCE:
+        if name in COMPARISONS:
+            missing = missing_baseline(name)
+            if missing:
+                raise UsageError(f'--backends: {missing}')
             continue
         try:
             if resolve_backend(name, device.type, dtype, d_state) != name:
@@ -98,27 +104,28 @@ def format_report(report: dict) -> str:
             f'machine: {exps}, copy '
             f'{limit["copy_bytes_per_second"] / 1e9:.1f} GB/s',
             _table(entry['rows']).get_string(),
+            _comparison_table(entry['rows']).get_string(),
             'Errors over the first '
             f'{entry["error_steps"]} steps, against the loop in float64.',
         ]
     lines.append(
-        'x loop: time of the loop, forward, over this one. extra: peak '
-        'memory beyond inputs and results.\nof limit: least time that '
-        'exponentials or copying take on this machine, over this one.'
+        'extra: peak memory beyond inputs and results. of limit: least time '
+        'that exponentials or\ncopying take on this machine, over this one. '
+        'reference: the plain loop. mamba_loop: the loop\nas mamba_ssm '
+        'arranges it. Of both, the forward is what is compared.'
     )
     return '\n'.join(lines)
 
 
 def _table(rows: Sequence[dict]) -> PrettyTable:
     table = PrettyTable(
-        ['backend', 'direction', 'median ms', 'min ms', 'spread', 'x loop']
+        ['backend', 'direction', 'median ms', 'min ms', 'spread']
         + ['extra MiB', 'error y', 'error grads', 'limit ms', 'of limit']
     )
     table.align = 'r'
     table.align['backend'] = table.align['direction'] = 'l'
     for row in rows:
         gradients = [v for k, v in row['errors'].items() if k != 'y']
-        speedup = row['speedup']
         table.add_row(
             [
                 row['backend'],
@@ -126,13 +133,31 @@ def _table(rows: Sequence[dict]) -> PrettyTable:
                 f'{row["median_s"] * 1e3:.2f}',
                 f'{row["min_s"] * 1e3:.2f}',
                 f'{row["spread"]:.0%}',
-                '-' if speedup is None else f'{speedup:.2f}',
                 format_mebi(row['extra_bytes']),
                 f'{row["errors"]["y"]:.1e}',
                 f'{max(gradients):.1e}' if gradients else '-',
                 f'{row["limit_s"] * 1e3:.2f}',
                 f'{row["fraction_of_limit"]:.1%}',
             ]
+        )
+    return table
+
+
+def _comparison_table(rows: Sequence[dict]) -> PrettyTable:
+    """How many times as long as each backend the others take."""
+    names = list(dict.fromkeys(row['backend'] for row in rows))
+    table = PrettyTable(
+        ['times as long as', 'direction', *(f'{x} takes' for x in names)]
+    )
+    table.align = 'r'
+    table.align['times as long as'] = table.align['direction'] = 'l'
+    for row in rows:
+        if row['backend'] in COMPARISONS:
+            continue
+        ratios = (row['speedups'].get(name) for name in names)
+        table.add_row(
+            [row['backend'], row['direction']]
+            + ['-' if x is None else f'{x:.2f}' for x in ratios]
         )
     return table
 
@@ -156,7 +181,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--backends',
         nargs='+',
-        help="backends, 'reference' being the loop (default: all there are)",
+        help='backends, and for comparison '
+        + ', '.join(COMPARISONS)
+        + ' (default: all there are)',
     )
     parser.add_argument(
         '--isa',
@@ -172,8 +199,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--repeat',
         type=int,
         default=7,
-        help='rounds, after one of warm-up (default: %(default)s); the loop '
-        f'runs in {REFERENCE_ROUNDS} at most',
+        help='rounds, after one of warm-up (default: %(default)s); '
+        f'comparisons run in {COMPARISON_ROUNDS} at most',
     )
     parser.add_argument(
         '--json',

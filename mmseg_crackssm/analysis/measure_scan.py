@@ -9,12 +9,16 @@ from torch import Tensor
 
 from ..ops.selective_scan import selective_scan
 from ..ops.selective_scan.backends import REFERENCE
-from .measure import interleave, peak_extra_bytes
+from .measure import Timing, interleave, peak_extra_bytes
+from .scan_baselines import BASELINES, MAMBA_LOOP
 from .scan_limit import BOTH, FORWARD, Probe, ScanCase, make_limit
 
-# The loop is timed forward only and in this many rounds: it is slow, and its
-# backward, through one graph node per operation and step, slower still.
-REFERENCE_ROUNDS = 3
+# Loops are timed forward only: they are slow, and their backward, through one
+# graph node per operation and step, slower still.
+LOOPS = (REFERENCE, MAMBA_LOOP)
+# All that is measured for comparison alone, and in how many rounds at most.
+COMPARISONS = (REFERENCE, *BASELINES)
+COMPARISON_ROUNDS = 3
 # Steps over which errors are taken: the loop in float64 keeps every state.
 ERROR_STEPS = 1024
 _SEQUENCES = frozenset(('u', 'delta', 'B', 'C', 'dy'))
@@ -58,7 +62,7 @@ def run_scan(
 
     Args:
         inputs: As of :func:`make_inputs`.
-        backend: Name of a backend, or 'reference'.
+        backend: Name of a backend, 'reference', or one of ``BASELINES``.
         direction: ``FORWARD`` or ``BOTH``.
         dy: Gradient of the output, for ``BOTH``.
 
@@ -66,7 +70,10 @@ def run_scan(
         ``y``, and for ``BOTH`` the gradient of each input by its name.
     """
     with torch.set_grad_enabled(direction == BOTH):
-        y = selective_scan(**inputs, delta_softplus=True, backend=backend)
+        if backend in BASELINES:
+            y = BASELINES[backend](**inputs)
+        else:
+            y = selective_scan(**inputs, delta_softplus=True, backend=backend)
     if direction == FORWARD:
         return {'y': y}
     grads = torch.autograd.grad(y, list(inputs.values()), dy)
@@ -81,7 +88,7 @@ def measure_errors(
     Args:
         inputs: As of :func:`make_inputs`; rounding them to their precision is
             no error.
-        backends: Whose errors. Of the loop itself the output's is taken.
+        backends: Whose errors. Of loops the output's is taken.
         dy: Gradient of the output.
 
     Returns:
@@ -104,7 +111,7 @@ def measure_errors(
         results = run_scan(
             {name: x.requires_grad_() for name, x in short.items()},
             backend=backend,
-            direction=FORWARD if backend == REFERENCE else BOTH,
+            direction=FORWARD if backend in LOOPS else BOTH,
             dy=dy,
         )
         errors[backend] = {
@@ -135,8 +142,9 @@ def measure_case(
 
     Args:
         case: Sizes.
-        backends: Names, 'reference' among them if it is wanted: it is
-            measured forward only, in ``REFERENCE_ROUNDS`` rounds at most.
+        backends: Names, as :func:`run_scan` takes them. ``COMPARISONS`` are
+            measured in ``COMPARISON_ROUNDS`` rounds at most, and ``LOOPS``
+            forward only.
         probes: From :func:`make_probes`, for the limit.
         rounds: Rounds.
         dtype: Of the inputs.
@@ -144,10 +152,10 @@ def measure_case(
 
     Returns:
         ``case``; ``limit`` of the machine; ``rows``, one per backend and
-        direction: its time, ``speedup`` (the loop's forward over this; None
-        without the loop), ``extra_bytes`` (peak memory beyond inputs and
-        results; None if not known), ``limit_s``, ``fraction_of_limit`` and
-        ``errors``. Plain numbers, times in seconds.
+        direction: its time, ``speedups`` (how many times as long each of the
+        others takes, of loops their forward), ``extra_bytes`` (peak memory
+        beyond inputs and results; None if not known), ``limit_s``,
+        ``fraction_of_limit`` and ``errors``. Plain numbers, times in seconds.
     """
     inputs = make_inputs(case, dtype=dtype, device=device)
     dy = torch.ones_like(inputs['u'])
@@ -157,20 +165,21 @@ def measure_case(
         )
         for backend in backends
         for direction in (FORWARD, BOTH)
-        if (backend, direction) != (REFERENCE, BOTH)
+        if backend not in LOOPS or direction == FORWARD
     }
     timings = interleave(
         {' '.join(key): call for key, call in scans.items()}
         | {name: probe.call for name, probe in probes.items()},
         rounds=rounds,
-        fewer={f'{REFERENCE} {FORWARD}': min(rounds, REFERENCE_ROUNDS)}
-        if REFERENCE in backends
-        else None,
+        fewer={
+            ' '.join(key): min(rounds, COMPARISON_ROUNDS)
+            for key in scans
+            if key[0] in COMPARISONS
+        },
         device=device,
     )
     limit = make_limit(probes, timings)
     errors = measure_errors(inputs, backends, dy=dy)
-    loop = timings.get(f'{REFERENCE} {FORWARD}')
     rows = []
     for (backend, direction), call in scans.items():
         timing = timings[f'{backend} {direction}']
@@ -181,7 +190,12 @@ def measure_case(
                 'backend': backend,
                 'direction': direction,
                 **timing.summary(),
-                'speedup': loop.median / timing.median if loop else None,
+                'speedups': {
+                    other: _compared(timings, other, direction).median
+                    / timing.median
+                    for other in backends
+                    if other != backend
+                },
                 'extra_bytes': _extra_bytes(call, device=device),
                 **least,
                 'fraction_of_limit': least['limit_s'] / timing.median,
@@ -194,6 +208,10 @@ def measure_case(
         'error_steps': min(case.length, ERROR_STEPS),
         'rows': rows,
     }
+
+
+def _compared(timings: dict[str, Timing], name: str, direction: str) -> Timing:
+    return timings[f'{name} {FORWARD if name in LOOPS else direction}']
 
 
 def _extra_bytes(

@@ -6,9 +6,15 @@ import sys
 import pytest
 import torch
 
-from mmseg_crackssm.analysis import measure_scan, scan_limit
+from mmseg_crackssm.analysis import (
+    measure_scan,
+    scan_baselines,
+    scan_limit,
+)
 from mmseg_crackssm.analysis.bench_scan import main
 from mmseg_crackssm.analysis.measure import Timing
+from mmseg_crackssm.analysis.measure_scan import COMPARISONS
+from mmseg_crackssm.analysis.scan_baselines import BASELINES, missing_baseline
 from mmseg_crackssm.analysis.scan_limit import (
     BOTH,
     FORWARD,
@@ -50,23 +56,35 @@ def test_json(capsys):
     assert limit['copy_bytes_per_second'] > 0
     assert limit['exp_source']
     measured = {(row['backend'], row['direction']) for row in first['rows']}
+    names = {*available_backends(), 'mamba_loop'}
+    if not missing_baseline('pscan'):
+        names.add('pscan')
     assert measured == {
-        (name, direction)
-        for name in available_backends()
-        for direction in (FORWARD, BOTH)
-    } - {('reference', BOTH)}
+        (name, direction) for name in names for direction in (FORWARD, BOTH)
+    } - {('reference', BOTH), ('mamba_loop', BOTH)}
     for row in first['rows']:
-        is_loop = row['backend'] == 'reference'
-        assert row['rounds'] == (3 if is_loop else 4)
+        name = row['backend']
+        assert row['rounds'] == (3 if name in COMPARISONS else 4)
         assert 0 < row['min_s'] <= row['median_s']
-        assert row['speedup'] > 0
+        assert set(row['speedups']) == names - {name}
+        assert min(row['speedups'].values()) > 0
         assert row['limit_s'] == max(row['exp_s'], row['copy_s']) > 0
         assert math.isfinite(row['fraction_of_limit'])
         expected = GRADIENTS if row['direction'] == BOTH else set()
         assert set(row['errors']) == {'y'} | expected
         assert max(row['errors'].values()) < 1e-5
-    loop = [row for row in first['rows'] if row['backend'] == 'reference']
-    assert [row['speedup'] for row in loop] == [1.0]
+    medians = {
+        (row['backend'], row['direction']): row['median_s']
+        for row in first['rows']
+    }
+    both = next(
+        row
+        for row in first['rows']
+        if (row['backend'], row['direction']) == ('torch', BOTH)
+    )
+    assert both['speedups']['mamba_loop'] == pytest.approx(
+        medians['mamba_loop', FORWARD] / medians['torch', BOTH]
+    )
 
 
 def test_table(capsys):
@@ -77,6 +95,39 @@ def test_table(capsys):
     assert 'forward+backward' in captured.out
     assert '| reference' not in captured.out
     assert '1 4 9 2 2: torch' in captured.err
+
+
+def test_table_of_comparisons(capsys):
+    args = ('--repeat', '1', '--backends', 'torch', 'mamba_loop')
+    assert main([*CASE, *args]) == 0
+    out = capsys.readouterr().out
+    assert 'mamba_loop takes' in out
+    # Times and errors of both, but ratios of the backend alone.
+    assert out.count('\n| mamba_loop') == 1
+    assert out.count('\n| torch') == 4
+
+
+@pytest.mark.parametrize('name', BASELINES)
+def test_baselines_compute_the_scan(name):
+    missing = missing_baseline(name)
+    if missing:
+        pytest.skip(missing)
+    inputs = measure_scan.make_inputs(
+        ScanCase(2, 6, 37, 3, 2), dtype=torch.float64
+    )
+    dy = torch.randn(2, 6, 37, dtype=torch.float64)
+    results = [
+        measure_scan.run_scan(inputs, backend=backend, direction=BOTH, dy=dy)
+        for backend in (name, 'reference')
+    ]
+    for key, value in results[1].items():
+        torch.testing.assert_close(results[0][key], value, msg=key)
+
+
+def test_missing_baseline_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(scan_baselines, 'find_spec', lambda name: None)
+    assert main([*CASE, '--backends', 'pscan']) == 1
+    assert 'pip install --no-deps mambapy' in capsys.readouterr().err
 
 
 def test_half_precision_is_no_error_of_rounded_inputs(capsys):
