@@ -20,14 +20,14 @@ def printable(path: str | PurePath) -> str:
     return str(path).encode('utf-8', 'backslashreplace').decode('utf-8')
 
 
-def _some(names: list[str]) -> str:
+def list_names(names: list[str]) -> str:
     """The first names, and how many there are besides."""
     text = ', '.join(printable(name) for name in names[:MAX_NAMES])
     more = len(names) - MAX_NAMES
     return f'{text} and {more} more' if more > 0 else text
 
 
-def _strip_suffix(name: str, suffixes: tuple[str, ...]) -> str | None:
+def strip_suffix(name: str, suffixes: tuple[str, ...]) -> str | None:
     """The name without its longest matching suffix, None if none matches."""
     lower = name.lower()
     for suffix in sorted(suffixes, key=len, reverse=True):
@@ -192,7 +192,7 @@ class CrackDataset(BaseSegDataset):
             recursive=True,
             backend_args=self.backend_args,
         ):
-            stem = _strip_suffix(file, suffixes)
+            stem = strip_suffix(file, suffixes)
             if stem is None:
                 others.append(file)
                 continue
@@ -207,7 +207,8 @@ class CrackDataset(BaseSegDataset):
             files[stem] = file
         if not files:
             found = (
-                f'it holds {len(others)} other files ({_some(sorted(others))})'
+                f'it holds {len(others)} other files '
+                f'({list_names(sorted(others))})'
                 if others
                 else 'it is empty'
             )
@@ -232,11 +233,12 @@ class CrackDataset(BaseSegDataset):
         if lone_images:
             problems.append(
                 f'{len(lone_images)} images without mask '
-                f'({_some(lone_images)})'
+                f'({list_names(lone_images)})'
             )
         if lone_masks:
             problems.append(
-                f'{len(lone_masks)} masks without image ({_some(lone_masks)})'
+                f'{len(lone_masks)} masks without image '
+                f'({list_names(lone_masks)})'
             )
         if problems:
             message = (
@@ -288,7 +290,7 @@ class CrackDataset(BaseSegDataset):
             raise ValueError(
                 f'{len(absent)} of the {len(names)} samples in '
                 f'{printable(self.ann_file)} are incomplete, missing: '
-                f'{_some(absent)}. Looked in {looked}'
+                f'{list_names(absent)}. Looked in {looked}'
             )
         return pairs
 
@@ -307,12 +309,12 @@ class CrackDataset(BaseSegDataset):
                 continue
             fields = line.split()
             if len(fields) == 2:
-                image = _strip_suffix(fields[0], self.img_suffix)
-                mask = _strip_suffix(fields[1], self.seg_map_suffix)
+                image = strip_suffix(fields[0], self.img_suffix)
+                mask = strip_suffix(fields[1], self.seg_map_suffix)
                 if image is not None and mask is not None:
                     names.append((image, mask))
                     continue
-            stem = _strip_suffix(line, self.img_suffix)
+            stem = strip_suffix(line, self.img_suffix)
             stem = line if stem is None else stem
             names.append((stem, stem))
         return names

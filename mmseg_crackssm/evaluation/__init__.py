@@ -11,10 +11,15 @@ from .functional import (
     threshold_edges,
     threshold_histogram,
 )
+from .scorer import CrackScorer, Difference, Figures, Interval
 
 __all__ = [
     'THRESHOLDS',
     'CrackMetric',
+    'CrackScorer',
+    'Difference',
+    'Figures',
+    'Interval',
     'confusion_counts',
     'crack_scores',
     'logit_map',

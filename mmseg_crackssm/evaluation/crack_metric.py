@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
@@ -11,16 +10,10 @@ from numpy.typing import NDArray
 from prettytable import PrettyTable
 from torch import Tensor
 
-from .functional import (
-    crack_scores,
-    logit_map,
-    threshold_edges,
-    threshold_histogram,
-)
+from .functional import logit_map
+from .scorer import CrackScorer, Figures
+from .tolerance import RADII
 
-PROTOCOLS = ('crack',)
-# Threshold of F1, P and R on each score map, as published.
-SCORE_MAPS = {'prob': 0.5, 'logit': 0.0}
 ONE_CHANNEL = ('auto', 'prob', 'logit')
 
 
@@ -28,11 +21,16 @@ ONE_CHANNEL = ('auto', 'prob', 'logit')
 class CrackMetric(BaseMetric):
     """Scores of crack segmentation under the protocols of the literature.
 
-    Each image is reduced to a fixed-size histogram of integers when it is
+    Each image is reduced to a few numbers or a histogram when it is
     processed; these are gathered, in the order of the data set and without
-    the images by which a distributed sampler pads. All figures are fractions
-    (mmseg's ``IoUMetric`` gives percent), unrounded, under the names ``F1``,
-    ``P``, ``R``, ``mIoU``, ``ODS`` and ``OIS``, with the prefix ``crack/``.
+    the images by which a distributed sampler pads. Shares are fractions
+    (mmseg's ``IoUMetric`` gives percent), unrounded. The names are those of
+    the protocols' own documentation, ``F1``, ``mIoU``, ``F1@2px`` and so on,
+    with the prefix ``crack/``.
+
+    Beside each figure the table shows a 95 % interval, from resampling the
+    images with replacement: how far the figure would move on another draw of
+    as many images. These are returned as ``F1_low`` and ``F1_high``.
 
     What is scored is ``seg_logits``, not the predicted mask. mmseg's
     ``SegTTAModel`` merges the masks of its augmentations alone and leaves the
@@ -40,8 +38,8 @@ class CrackMetric(BaseMetric):
     :class:`~mmseg_crackssm.apis.tta.CrackTTAModel` merges these too.
 
     Args:
-        protocols: Names of the protocols. ``crack``: see
-            :func:`~mmseg_crackssm.evaluation.crack_scores`.
+        protocols: Out of ``crack``, ``image``, ``tolerance``, ``topology`` and
+            ``size``; see :class:`~.scorer.CrackScorer`.
         score_map: What the thresholds are compared with. ``prob``: the crack
             probability. ``logit``: SCSegamba's published 8-bit map, see
             :func:`~mmseg_crackssm.evaluation.logit_map`. Of a one-channel
@@ -49,8 +47,11 @@ class CrackMetric(BaseMetric):
             logit is known to 0.001 at 10, to 0.1 at 14.5 and not above 17.3:
             where an image's greatest logit exceeds 12, its levels, and with
             them the figures, are approximate.
-        threshold: Where F1, P and R are taken, in [0, 1); None for the
-            published one, 0.5 of the probability or 0 of the logit map.
+        threshold: Where F1, P and R are taken, and masks for the other
+            protocols, in [0, 1); None for the published one, 0.5 of the
+            probability or 0 of the logit map.
+        radii: Of the ``tolerance`` protocol, in pixels.
+        rounds: Resamplings for the intervals; 0 for no intervals.
         one_channel: What a ``seg_logits`` map of one channel holds. mmseg's
             ``EncoderDecoder`` puts the sigmoid there (``prob``); other
             models may leave the logit (``logit``). ``auto`` takes a map with
@@ -70,9 +71,11 @@ class CrackMetric(BaseMetric):
 
     def __init__(
         self,
-        protocols: Sequence[str] = PROTOCOLS,
+        protocols: Sequence[str] = ('crack',),
         score_map: str = 'prob',
         threshold: float | None = None,
+        radii: Sequence[float] = RADII,
+        rounds: int = 1000,
         one_channel: str = 'auto',
         ignore_index: int = 255,
         collect_device: str = 'cpu',
@@ -84,25 +87,25 @@ class CrackMetric(BaseMetric):
             prefix=prefix,
             collect_dir=collect_dir,
         )
-        unknown = [x for x in protocols if x not in PROTOCOLS]
-        if isinstance(protocols, str) or not protocols or unknown:
+        if one_channel not in ONE_CHANNEL:
             raise ValueError(
-                f'expected protocols to be a list out of {list(PROTOCOLS)}, '
-                f'got {protocols!r}'
+                f'expected one_channel to be one of {list(ONE_CHANNEL)}, got '
+                f'{one_channel!r}'
             )
-        _check_choice('score_map', score_map, SCORE_MAPS)
-        _check_choice('one_channel', one_channel, ONE_CHANNEL)
-        self.protocols = tuple(protocols)
-        self.score_map = score_map
-        self.threshold = float(
-            SCORE_MAPS[score_map] if threshold is None else threshold
+        if rounds < 0:
+            raise ValueError(f'expected rounds of at least 0, got {rounds}')
+        self.scorer = CrackScorer(
+            protocols=protocols,
+            score_map=score_map,
+            threshold=threshold,
+            radii=radii,
+            ignore_index=ignore_index,
         )
-        self.edges = threshold_edges(self.threshold)
+        self.rounds = rounds
         self.one_channel = one_channel
-        self.ignore_index = ignore_index
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Reduce each image of a batch to its histogram.
+        """Reduce each image of a batch to its record.
 
         Args:
             data_batch: Not read.
@@ -115,17 +118,14 @@ class CrackMetric(BaseMetric):
         """
         for sample in data_samples:
             try:
-                scores, gt = self._scores(sample), _label(sample)
-                histogram = threshold_histogram(
-                    scores,
-                    gt,
-                    edges=self.edges,
-                    ignore_index=self.ignore_index,
+                scores, prob = self._scores(sample)
+                record = self.scorer.record(
+                    scores, label=_label(sample), prob=prob
                 )
             except ValueError as error:
                 name = sample.get('img_path') or 'an image without img_path'
                 raise ValueError(f'CrackMetric: {name}: {error}') from error
-            self.results.append({'crack': histogram})
+            self.results.append(record)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the figures, and log them as a table.
@@ -136,37 +136,34 @@ class CrackMetric(BaseMetric):
         Returns:
             Fractions by name.
         """
-        histograms = np.array([x['crack'] for x in results], dtype=np.int64)
-        histograms = histograms.reshape(-1, 2, len(self.edges) + 1)
-        scores = crack_scores(
-            histograms, edges=self.edges, threshold=self.threshold
-        )
-        num_scored = int(histograms.any(axis=(1, 2)).sum())
-        self._log_table(scores, num_scored, len(results) - num_scored)
-        return scores
+        figures = self.scorer.figures(results, rounds=self.rounds)
+        self._log_table(figures)
+        bounds = {
+            f'{name}_{bound}': getattr(interval, bound)
+            for name, interval in figures.intervals.items()
+            for bound in interval._fields
+        }
+        return figures.values | bounds
 
-    def _log_table(
-        self, scores: dict[str, float], num_scored: int, num_left_out: int
-    ) -> None:
+    def _log_table(self, figures: Figures) -> None:
         logger = MMLogger.get_current_instance()
         left_out = (
-            f' ({num_left_out} more have no valid pixel and are left out)'
-            if num_left_out
+            f' ({figures.num_left_out} more have no valid pixel and are left '
+            'out)'
+            if figures.num_left_out
             else ''
         )
         print_log(
-            f'crack protocol, score map {self.score_map!r}, F1, P and R at '
-            f'threshold {self.threshold:g}, {num_scored} images '
+            f'{" ".join(self.scorer.protocols)}: score map '
+            f'{self.scorer.score_map!r}, threshold '
+            f'{self.scorer.threshold:g}, {figures.num_images} images '
             f'scored{left_out}:',
             logger=logger,
         )
-        table = PrettyTable()
-        for name, value in scores.items():
-            table.add_column(name, [f'{value:.4f}'])
-        print_log('\n' + table.get_string(), logger=logger)
+        print_log('\n' + figures_table(figures).get_string(), logger=logger)
 
-    def _scores(self, sample: dict) -> NDArray:
-        """The image's score map (H, W): double, or ``uint8`` levels."""
+    def _scores(self, sample: dict) -> tuple[NDArray, NDArray]:
+        """Score map, double or ``uint8`` levels, and probabilities, (H, W)."""
         if 'seg_logits' not in sample:
             raise ValueError(
                 'expected seg_logits in the data sample, got none: the '
@@ -186,9 +183,11 @@ class CrackMetric(BaseMetric):
             )
         is_prob = maps.shape[0] == 1 and self._holds_probabilities(maps)
         scores = maps[0] if maps.shape[0] == 1 else maps[1] - maps[0]
-        if self.score_map == 'prob':
-            return (scores if is_prob else scores.sigmoid()).numpy()
-        return logit_map(_logit(scores) if is_prob else scores.numpy())
+        prob = (scores if is_prob else scores.sigmoid()).numpy()
+        if self.scorer.score_map == 'prob':
+            return prob, prob
+        logits = _logit(scores) if is_prob else scores.numpy()
+        return logit_map(logits), prob
 
     def _holds_probabilities(self, one_channel: Tensor) -> bool:
         if self.one_channel == 'auto':
@@ -218,8 +217,15 @@ def _logit(probabilities: Tensor) -> NDArray:
     return torch.logit(probabilities.clamp(limit, 1 - limit)).numpy()
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(
-            f'expected {name} to be one of {list(choices)}, got {value!r}'
+def figures_table(figures: Figures) -> PrettyTable:
+    """Figures, one per row, with their intervals if they have any."""
+    table = PrettyTable(['figure', 'value', '95 % interval'])
+    table.align = 'r'
+    table.align['figure'] = 'l'
+    for name, value in figures.values.items():
+        interval = figures.intervals.get(name)
+        bounds = (
+            '' if interval is None else '{:.4f} to {:.4f}'.format(*interval)
         )
+        table.add_row([name, f'{value:.4f}', bounds])
+    return table

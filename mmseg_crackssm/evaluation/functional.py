@@ -31,11 +31,12 @@ Note the difference for images without crack: they lower ODS, OIS and mIoU
 even where the prediction is right, because the published figures are made so.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from .aggregate import divide, mean_images, sum_images
 
 # The published script's own values, rounding included.
 THRESHOLDS = np.arange(0.0, 1.0, 0.01)
@@ -214,9 +215,9 @@ def precision_recall_f1(
     """
     tp, fp, fn = np.asarray(tp), np.asarray(fp), np.asarray(fn)
     return (
-        _divide(tp, tp + fp, empty=1.0),
-        _divide(tp, tp + fn, empty=1.0),
-        _divide(2 * tp, 2 * tp + fp + fn, empty=1.0),
+        divide(tp, tp + fp, empty=1.0),
+        divide(tp, tp + fn, empty=1.0),
+        divide(2 * tp, 2 * tp + fp + fn, empty=1.0),
     )
 
 
@@ -224,7 +225,8 @@ def crack_scores(
     histograms: ArrayLike,
     edges: NDArray[np.float64] = THRESHOLDS,
     threshold: float = 0.5,
-) -> dict[str, float]:
+    weights: NDArray | None = None,
+) -> dict[str, NDArray[np.float64]]:
     """The ``crack`` protocol (tables of DeepCrack, SCSegamba, CrackSSM).
 
     Images without any valid pixel (all-zero histograms) are left out.
@@ -235,13 +237,16 @@ def crack_scores(
         edges: Thresholds of the histograms, from :func:`threshold_edges`.
         threshold: One of ``edges``: where F1, P and R are taken. The
             published figures take 0 of the logit map.
+        weights: How often each image counts, (R, n), in R resamplings; None
+            for each once. Images without any valid pixel need to be left out
+            beforehand.
 
     Returns:
-        Fractions: ``F1``, ``P``, ``R`` from the counts of all images
-        together; ``mIoU``, the best over the 100 thresholds of the mean
-        over images of (crack IoU + background IoU) / 2; ``ODS``, the best
-        over thresholds of the mean of the images' F1; ``OIS``, the mean of
-        the images' best F1.
+        Fractions, of shape () or (R,): ``F1``, ``P``, ``R`` from the counts
+        of all images together; ``mIoU``, the best over the 100 thresholds of
+        the mean over images of (crack IoU + background IoU) / 2; ``ODS``, the
+        best over thresholds of the mean of the images' F1; ``OIS``, the mean
+        of the images' best F1.
 
     Raises:
         ValueError: If no image has a valid pixel, or the histograms do not
@@ -253,7 +258,8 @@ def crack_scores(
             f'expected histograms of shape (n, 2, {len(edges) + 1}), got '
             f'{histograms.shape}: make them with the same edges'
         )
-    histograms = histograms[histograms.any(axis=(1, 2))]
+    if weights is None:
+        histograms = histograms[histograms.any(axis=(1, 2))]
     if not len(histograms):
         raise ValueError(
             'expected at least one image with valid pixels, got none: check '
@@ -266,19 +272,19 @@ def crack_scores(
             f'the histograms with edges=threshold_edges({threshold})'
         )
     counts = confusion_counts(histograms)
-    tp, fp, fn, _ = (x[:, at[0]].sum() for x in counts)
+    tp, fp, fn, _ = (sum_images(x[:, at[0]], weights=weights) for x in counts)
     precision, recall, f1 = precision_recall_f1(tp=tp, fp=fp, fn=fn)
     on_grid = np.isin(edges, THRESHOLDS)
     image_f1, image_iou = _image_f1_iou(
         ConfusionCounts(*(x[:, on_grid] for x in counts))
     )
     return {
-        'F1': float(f1),
-        'P': float(precision),
-        'R': float(recall),
-        'mIoU': float(_mean_over_images(image_iou).max()),
-        'ODS': float(_mean_over_images(image_f1).max()),
-        'OIS': float(_mean_over_images(image_f1.max(axis=1)[:, None])[0]),
+        'F1': f1,
+        'P': precision,
+        'R': recall,
+        'mIoU': mean_images(image_iou, weights=weights).max(axis=-1),
+        'ODS': mean_images(image_f1, weights=weights).max(axis=-1),
+        'OIS': mean_images(image_f1.max(axis=1), weights=weights),
     }
 
 
@@ -288,22 +294,9 @@ def _image_f1_iou(
     """F1 and two-class IoU of each image at each threshold, (n, K) each."""
     tp, fp, fn, tn = counts
     wrong = fp + fn
-    f1 = _divide(2 * tp, 2 * tp + wrong, empty=0.0)
-    crack = _divide(tp, tp + wrong, empty=0.0)
-    background = _divide(tn, tn + wrong, empty=1.0)
+    f1 = divide(2 * tp, 2 * tp + wrong, empty=0.0)
+    crack = divide(tp, tp + wrong, empty=0.0)
+    background = divide(tn, tn + wrong, empty=1.0)
     iou = (crack + background) / 2
     # The published script counts such an image as 0 for both classes.
     return f1, np.where(tp + wrong == 0, 0.0, iou)
-
-
-def _mean_over_images(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Exactly rounded mean of each column: any order of rows gives it."""
-    return np.array([math.fsum(column) for column in values.T]) / len(values)
-
-
-def _divide(
-    numerator: NDArray[np.int64], denominator: NDArray[np.int64], empty: float
-) -> NDArray[np.float64]:
-    """Quotient, ``empty`` where the denominator is 0."""
-    quotient = numerator / np.maximum(denominator, 1)
-    return np.where(denominator == 0, empty, quotient)

@@ -90,7 +90,7 @@ def test_equals_the_pure_functions():
         for x in samples
     ]
     expected = crack_scores(histograms, edges=edges, threshold=0.37)
-    actual = evaluate(samples, threshold=0.37, prefix='a')
+    actual = evaluate(samples, threshold=0.37, rounds=0, prefix='a')
     assert actual == {f'a/{k}': v for k, v in expected.items()}
 
 
@@ -201,7 +201,9 @@ def test_prints_the_number_of_images(monkeypatch):
 @pytest.mark.parametrize(
     ('kwargs', 'match'),
     [
-        (dict(protocols=['edge']), r"\['crack'\]"),
+        (dict(protocols=['edge']), r"\['crack', 'image', .*'edge'"),
+        (dict(radii=[-1]), 'radii'),
+        (dict(rounds=-1), 'rounds'),
         (dict(protocols='crack'), 'list'),
         (dict(protocols=[]), 'list'),
         (dict(score_map='8bit'), 'score_map'),
