@@ -75,15 +75,37 @@ def load_config(
 
     Args:
         config: See :func:`find_config`.
-        cfg_options: Settings to override, by dotted keys.
+        cfg_options: Settings to override, by dotted keys. ``data_root``
+            alone moves all data sets whose folder the config's own
+            ``data_root`` gives.
     """
     if isinstance(config, Config):
         cfg = copy.deepcopy(config)
     else:
         cfg = Config.fromfile(str(find_config(config)))
     if cfg_options:
+        before = cfg.get('data_root')
         cfg.merge_from_dict(cfg_options)
+        if before is not None and 'data_root' in cfg_options:
+            for name in ('train', 'val', 'test'):
+                loader = cfg.get(f'{name}_dataloader')
+                _move_data(loader, before, cfg_options['data_root'])
     return cfg
+
+
+def _move_data(value: object, before: str, after: str) -> None:
+    """Replace a ``data_root`` wherever it stands below.
+
+    A config is evaluated before it is overridden: without this the data sets
+    would keep the folder of the config.
+    """
+    if isinstance(value, dict):
+        if value.get('data_root') == before:
+            value['data_root'] = after
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _move_data(item, before, after)
 
 
 def default_work_dir(cfg: Config) -> str:

@@ -1,6 +1,7 @@
 """mmseg metric of the crack protocols."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -52,6 +53,9 @@ class CrackMetric(BaseMetric):
             probability or 0 of the logit map.
         radii: Of the ``tolerance`` protocol, in pixels.
         rounds: Resamplings for the intervals; 0 for no intervals.
+        sources: Folder by name of data sets that are evaluated together; the
+            figures of the images below each folder follow those of all, as
+            ``crack/<name>/F1``. An image below none of them is an error.
         one_channel: What a ``seg_logits`` map of one channel holds. mmseg's
             ``EncoderDecoder`` puts the sigmoid there (``prob``); other
             models may leave the logit (``logit``). ``auto`` takes a map with
@@ -76,6 +80,7 @@ class CrackMetric(BaseMetric):
         threshold: float | None = None,
         radii: Sequence[float] = RADII,
         rounds: int = 1000,
+        sources: Mapping[str, str] | None = None,
         one_channel: str = 'auto',
         ignore_index: int = 255,
         collect_device: str = 'cpu',
@@ -102,6 +107,7 @@ class CrackMetric(BaseMetric):
             ignore_index=ignore_index,
         )
         self.rounds = rounds
+        self.sources = dict(sources or {})
         self.one_channel = one_channel
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -122,10 +128,11 @@ class CrackMetric(BaseMetric):
                 record = self.scorer.record(
                     scores, label=_label(sample), prob=prob
                 )
+                source = self._source_of(sample)
             except ValueError as error:
                 name = sample.get('img_path') or 'an image without img_path'
                 raise ValueError(f'CrackMetric: {name}: {error}') from error
-            self.results.append(record)
+            self.results.append((source, record))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Compute the figures, and log them as a table.
@@ -136,8 +143,19 @@ class CrackMetric(BaseMetric):
         Returns:
             Fractions by name.
         """
-        figures = self.scorer.figures(results, rounds=self.rounds)
-        self._log_table(figures)
+        scores = self._figures(results)
+        for name in self.sources:
+            of_source = [x for x in results if x[0] == name]
+            if of_source:
+                figures = self._figures(of_source, name)
+                scores |= {f'{name}/{k}': v for k, v in figures.items()}
+        return scores
+
+    def _figures(self, results: list, source: str = '') -> dict[str, float]:
+        figures = self.scorer.figures(
+            [record for _, record in results], rounds=self.rounds
+        )
+        self._log_table(figures, source)
         bounds = {
             f'{name}_{bound}': getattr(interval, bound)
             for name, interval in figures.intervals.items()
@@ -145,7 +163,19 @@ class CrackMetric(BaseMetric):
         }
         return figures.values | bounds
 
-    def _log_table(self, figures: Figures) -> None:
+    def _source_of(self, sample: dict) -> str | None:
+        if not self.sources:
+            return None
+        path = os.path.abspath(sample.get('img_path') or '')
+        for name, folder in self.sources.items():
+            if path.startswith(os.path.join(os.path.abspath(folder), '')):
+                return name
+        raise ValueError(
+            f'expected an image below one of the sources {self.sources}: '
+            'name the folder (data_root) of each data set'
+        )
+
+    def _log_table(self, figures: Figures, source: str) -> None:
         logger = MMLogger.get_current_instance()
         left_out = (
             f' ({figures.num_left_out} more have no valid pixel and are left '
@@ -154,6 +184,7 @@ class CrackMetric(BaseMetric):
             else ''
         )
         print_log(
+            f'{source}{": " if source else ""}'
             f'{" ".join(self.scorer.protocols)}: score map '
             f'{self.scorer.score_map!r}, threshold '
             f'{self.scorer.threshold:g}, {figures.num_images} images '

@@ -59,12 +59,13 @@ def test_tut_splits(tut):
 def test_tut_says_when_images_are_missing(tut, monkeypatch):
     logged = []
     monkeypatch.setattr(
-        'mmseg_crackssm.datasets.benchmarks.print_log',
+        'mmseg_crackssm.datasets.released_dataset.print_log',
         lambda message, **kwargs: logged.append(message),
     )
     TUTDataset(split='val', data_root=str(tut))
     assert logged == ['TUT val has 2 images here, 139 in the release']
-    monkeypatch.setitem(TUTDataset.NUM_IMAGES, 'val', 2)
+    as_here = TUTDataset.SPLITS['val']._replace(count=2)
+    monkeypatch.setitem(TUTDataset.SPLITS, 'val', as_here)
     TUTDataset(split='val', data_root=str(tut))
     assert len(logged) == 1
 

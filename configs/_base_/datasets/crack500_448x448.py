@@ -1,0 +1,13 @@
+# Crack500, the crops of its release.
+_base_ = './benchmark_448x448.py'
+dataset_type = 'Crack500Dataset'
+data_root = 'data/CRACK500'
+train_dataloader = dict(
+    dataset=dict(type=dataset_type, data_root=data_root, split='train')
+)
+val_dataloader = dict(
+    dataset=dict(type=dataset_type, data_root=data_root, split='val')
+)
+test_dataloader = dict(
+    dataset=dict(type=dataset_type, data_root=data_root, split='test')
+)
