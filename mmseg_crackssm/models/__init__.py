@@ -1,7 +1,7 @@
 """Models registered in ``mmseg.registry.MODELS``."""
 
 from .backbones import CrackSSMBackbone, VSSBackbone
-from .decode_heads import CrackSSMHead, DirectionHead
+from .decode_heads import CrackPIDHead, CrackSSMHead, DirectionHead
 from .layers import DPSM
 from .losses import CrackBCELoss, CrackDiceLoss, CrackDirectionLoss
 from .segmentors import ImageGuidedEncoderDecoder
@@ -11,6 +11,7 @@ __all__ = [
     'CrackBCELoss',
     'CrackDiceLoss',
     'CrackDirectionLoss',
+    'CrackPIDHead',
     'CrackSSMBackbone',
     'CrackSSMHead',
     'DirectionHead',

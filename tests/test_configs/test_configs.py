@@ -37,7 +37,20 @@ EXPECTED = {
     'baselines/fast-scnn_cfd-320.py',
     'baselines/fcn-unet_s5-d16_cfd-128.py',
     'baselines/segformer_mit-b0_cfd-320.py',
+    'baselines/deeplabv3plus_r18_cfd-320.py',
+    'baselines/pidnet-s_cfd-320.py',
 }
+# One of each network: on other data sets it is the same.
+NETWORKS = [
+    leaf
+    for leaf in LEAVES
+    if '-448' not in leaf or leaf.endswith('_tut-448.py')
+]
+BASELINES = sorted(
+    leaf.split('/')[1].split('_cfd')[0]
+    for leaf in NETWORKS
+    if leaf.startswith('baselines/') and '_cfd' in leaf
+)
 OTHER_BACKBONES = [leaf for leaf in LEAVES if 'crackssm-head_' in leaf]
 
 
@@ -61,7 +74,22 @@ def test_config_builds(leaf):
     assert len((CONFIG_ROOT / leaf).read_text().splitlines()) <= 25
 
 
-@pytest.mark.parametrize('leaf', LEAVES)
+def test_every_baseline_stands_on_every_data_set():
+    names = {
+        leaf.removeprefix('crackssm/crackssm_')
+        for leaf in LEAVES
+        if leaf.startswith('crackssm/crackssm_') and '-448' in leaf
+    }
+    assert len(names) >= 15 and len(BASELINES) == 5
+    expected = {
+        f'baselines/{baseline}_{name}'
+        for baseline in BASELINES
+        for name in names
+    }
+    assert expected <= set(LEAVES)
+
+
+@pytest.mark.parametrize('leaf', NETWORKS)
 def test_config_gives_one_crack_logit_per_pixel(leaf):
     # CrackSSM takes any size; mmseg's UNet is left to the preprocessor's
     # padding, which this way passes by.
@@ -74,7 +102,7 @@ def test_config_gives_one_crack_logit_per_pixel(leaf):
 
 
 @pytest.mark.parametrize(
-    'leaf', [leaf for leaf in LEAVES if leaf.startswith('crackssm/')]
+    'leaf', [leaf for leaf in NETWORKS if leaf.startswith('crackssm/')]
 )
 def test_head_and_dpsm_mean_the_same_directions(leaf):
     model = MODELS.build(load(leaf).model)

@@ -1,4 +1,5 @@
+from .crack_pid_head import CrackPIDHead
 from .crackssm_head import CrackSSMHead
 from .direction_head import DirectionHead
 
-__all__ = ['CrackSSMHead', 'DirectionHead']
+__all__ = ['CrackPIDHead', 'CrackSSMHead', 'DirectionHead']

@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/fast_scnn.py',
+    '../_base_/datasets/esar_448x448.py',
+    '../_base_/default_runtime.py',
+    '../_base_/schedules/crackssm_300e_crack500.py',
+]

@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/pidnet-s.py',
+    '../_base_/datasets/cfd_320x320.py',
+    '../_base_/default_runtime.py',
+    '../_base_/schedules/budget_15min.py',
+]

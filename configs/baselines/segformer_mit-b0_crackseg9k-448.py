@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/segformer_mit-b0.py',
+    '../_base_/datasets/crackseg9k_448x448.py',
+    '../_base_/default_runtime.py',
+    '../_base_/schedules/crackssm_300e_crackseg9k.py',
+]
