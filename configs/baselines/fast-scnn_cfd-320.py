@@ -4,3 +4,4 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/schedules/budget_15min.py',
 ]
+train_cfg = dict(pretraining=dict(iters=2000))

@@ -11,7 +11,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_dist_info
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.utils import calc_dynamic_intervals
-from mmseg.registry import LOOPS
+from mmseg.registry import DATASETS, LOOPS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -37,10 +37,15 @@ class SeededDataset(Dataset):
 
     Args:
         dataset: The data set; its other attributes are read through.
+        pretraining: Another one, whose samples have the indices from
+            ``len(dataset)`` on.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(
+        self, dataset: Dataset, pretraining: Dataset | None = None
+    ) -> None:
         self.dataset = dataset
+        self.pretraining = pretraining
         self.seed = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -53,17 +58,22 @@ class SeededDataset(Dataset):
 
     def __getitem__(self, index: int | tuple[int, int]) -> Any:
         if not isinstance(index, tuple):
-            return self.dataset[index]
+            return self._sample(index)
         draw, index = index
         states = random.getstate(), np.random.get_state()
         torch_state = torch.get_rng_state()
         _seed_generators(_DRAW, self.seed, draw)
         try:
-            return self.dataset[index]
+            return self._sample(index)
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
             torch.set_rng_state(torch_state)
+
+    def _sample(self, index: int) -> Any:
+        if self.pretraining is not None and index >= len(self.dataset):
+            return self.pretraining[index - len(self.dataset)]
+        return self.dataset[index]
 
 
 class DrawSampler(Sampler):
@@ -75,13 +85,24 @@ class DrawSampler(Sampler):
     Args:
         dataset: What to draw from.
         shuffle: Whether each pass is a new permutation.
+        pretraining: What to draw from before; see :class:`SeededDataset` for
+            its indices.
+        pretraining_draws: How often, on each rank.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: Sized,
+        shuffle: bool = True,
+        pretraining: Sized = (),
+        pretraining_draws: int = 0,
+    ) -> None:
         self.size = len(dataset)
         if self.size == 0:
             raise ValueError('the training data set is empty')
         self.shuffle = shuffle
+        self.pretraining_size = len(pretraining)
+        self.pretraining_draws = pretraining_draws
         self.rank, self.world_size = get_dist_info()
         self.seed = 0
         self.start = 0
@@ -89,13 +110,18 @@ class DrawSampler(Sampler):
     def _indices(self) -> Iterator[int]:
         generator = torch.Generator()
         generator.manual_seed(self.seed)
+        before = self._passes(self.pretraining_size, generator)
+        total = self.pretraining_draws * self.world_size
+        for index in islice(before, total):
+            yield self.size + index
+        yield from self._passes(self.size, generator)
+
+    def _passes(self, size: int, generator: torch.Generator) -> Iterator[int]:
         while True:
             if self.shuffle:
-                yield from torch.randperm(
-                    self.size, generator=generator
-                ).tolist()
+                yield from torch.randperm(size, generator=generator).tolist()
             else:
-                yield from range(self.size)
+                yield from range(size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         first = self.rank + self.start * self.world_size
@@ -105,12 +131,18 @@ class DrawSampler(Sampler):
         return self.size
 
 
-def reproducible_dataloader(loader: DataLoader) -> DataLoader:
+def reproducible_dataloader(
+    loader: DataLoader,
+    pretraining: Dataset | None = None,
+    pretraining_iters: int = 0,
+) -> DataLoader:
     """The same loader, drawing by :class:`DrawSampler`.
 
     Args:
         loader: A loader with mmengine's ``InfiniteSampler`` or
             ``DefaultSampler`` and a fixed batch size.
+        pretraining: Data set of the first batches.
+        pretraining_iters: Number of these.
 
     Returns:
         A loader over :class:`SeededDataset`.
@@ -130,9 +162,14 @@ def reproducible_dataloader(loader: DataLoader) -> DataLoader:
             "or use train_cfg = dict(type='IterBasedTrainLoop', ...)"
         )
     return DataLoader(
-        SeededDataset(loader.dataset),
+        SeededDataset(loader.dataset, pretraining),
         batch_size=loader.batch_size,
-        sampler=DrawSampler(loader.dataset, shuffle=sampler.shuffle),
+        sampler=DrawSampler(
+            loader.dataset,
+            shuffle=sampler.shuffle,
+            pretraining=() if pretraining is None else pretraining,
+            pretraining_draws=pretraining_iters * loader.batch_size,
+        ),
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
@@ -145,6 +182,24 @@ def reproducible_dataloader(loader: DataLoader) -> DataLoader:
         prefetch_factor=loader.prefetch_factor,
         persistent_workers=loader.persistent_workers,
     )
+
+
+def _build_pretraining(config: dict | None) -> tuple[Dataset | None, int]:
+    """The data set and the number of iterations."""
+    if config is None:
+        return None, 0
+    iters = config.get('iters')
+    if config.keys() != {'dataset', 'iters'} or not (
+        isinstance(iters, int) and iters >= 1
+    ):
+        raise ValueError(
+            'pretraining must be dict(dataset=..., iters=N) with N of at '
+            f'least 1, got {config!r}'
+        )
+    dataset = DATASETS.build(config['dataset'])
+    if not len(dataset):
+        raise ValueError('the data set of pretraining is empty')
+    return dataset, iters
 
 
 @LOOPS.register_module()
@@ -167,6 +222,12 @@ class ReproducibleIterBasedTrainLoop(IterBasedTrainLoop):
             end.
         dynamic_intervals: ``(iteration, interval)`` pairs that change
             ``val_interval`` on the way.
+        pretraining: ``dict(dataset=..., iters=N)``: the first N iterations
+            draw from this data set, e.g. ``SyntheticCrackDataset``, in the
+            batches and the learning rate of the rest.
+
+    Raises:
+        ValueError: If an argument is not as said.
     """
 
     def __init__(
@@ -177,6 +238,7 @@ class ReproducibleIterBasedTrainLoop(IterBasedTrainLoop):
         val_begin: int = 1,
         val_interval: int = 1000,
         dynamic_intervals: list[tuple[int, int]] | None = None,
+        pretraining: dict | None = None,
     ) -> None:
         if int(max_iters) != max_iters or max_iters < 1:
             raise ValueError(
@@ -185,7 +247,9 @@ class ReproducibleIterBasedTrainLoop(IterBasedTrainLoop):
         # Not IterBasedTrainLoop's: official mmengine starts loading there,
         # before a resume has said where.
         super(IterBasedTrainLoop, self).__init__(runner, dataloader)
-        self.dataloader = reproducible_dataloader(self.dataloader)
+        self.dataloader = reproducible_dataloader(
+            self.dataloader, *_build_pretraining(pretraining)
+        )
         self._max_iters = int(max_iters)
         self._max_epochs = 1
         self._epoch = 0

@@ -90,6 +90,39 @@ def test_loader_that_cannot_be_reproduced_is_refused():
         reproducible_dataloader(loader)
 
 
+def test_pretraining_comes_first(monkeypatch):
+    other = range(100, 104)
+    found = {}
+    for rank in range(2):
+        monkeypatch.setattr(
+            loops, 'get_dist_info', lambda rank=rank: (rank, 2)
+        )
+        sampler = DrawSampler(
+            RandomDataset(), pretraining=other, pretraining_draws=3
+        )
+        dataset = SeededDataset(RandomDataset(), other)
+        draws = iter(sampler)
+        for draw, index in (next(draws) for _ in range(10)):
+            found[draw] = dataset[(draw, index)]
+    values = [found[draw] for draw in range(20)]
+    # Six of the other data set: a pass of all four, and two more.
+    assert sorted(values[:4]) == list(other) and set(values[4:6]) < {*other}
+    indices = [int(value[0]) for value in values[6:]]
+    assert sorted(indices[:5]) == sorted(indices[5:10]) == list(range(5))
+
+
+@pytest.mark.parametrize(
+    'pretraining',
+    [dict(iters=3), dict(iters=0, dataset=dict(type='x')), dict(dataset={})],
+)
+def test_bad_pretraining_is_refused(tmp_path, pretraining):
+    make_images(tmp_path)
+    cfg = tiny_config(tmp_path)
+    cfg.train_cfg.pretraining = pretraining
+    with pytest.raises(ValueError, match='pretraining must be'):
+        Runner.from_cfg(cfg).train()
+
+
 class Stop(Exception):
     """Raised where the run is cut."""
 
@@ -117,7 +150,8 @@ def _train(cfg, name, stop_after=None, resume=False):
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_resume_continues_bit_for_bit(tmp_path, num_workers):
+@pytest.mark.parametrize('pretraining', [0, 4])
+def test_resume_continues_bit_for_bit(tmp_path, num_workers, pretraining):
     """With dropout, augmentation, EMA, scheduler, validation in between."""
     make_images(tmp_path)
     cfg = tiny_config(
@@ -128,6 +162,11 @@ def test_resume_continues_bit_for_bit(tmp_path, num_workers):
             dict(type='EMAHook', momentum=0.1, update_buffers=True),
         ],
     )
+    if pretraining:
+        make_images(tmp_path / 'other', seed=1)
+        dataset = cfg.train_dataloader.dataset.copy()
+        dataset.data_root = str(tmp_path / 'other')
+        cfg.train_cfg.pretraining = dict(iters=pretraining, dataset=dataset)
     whole = _train(cfg, 'whole')
     # No worker outlives the training.
     assert whole.train_loop.dataloader._iterator is None
