@@ -208,6 +208,31 @@ def test_from_release_to_score(name, tmp_path, monkeypatch):
             assert f'crack/{source}/F1' in scores
 
 
+@pytest.mark.parametrize(
+    ('leaf', 'build', 'size', 'lr'),
+    [
+        ('crackssm_deepcrack-384', deepcrack, (384, 384), 9e-4),
+        ('crackssm_steelcrack-512', steelcrack, (32, 40), 6e-3),
+    ],
+)
+def test_recipes_of_crackmamba(tmp_path, monkeypatch, leaf, build, size, lr):
+    monkeypatch.chdir(tmp_path)
+    build(tmp_path / 'data')
+    cfg = Config.fromfile(CONFIGS / f'crackssm/{leaf}.py')
+    init_default_scope('mmseg')
+    sample = DATASETS.build(cfg.train_dataloader.dataset)[0]
+    assert tuple(sample['inputs'].shape[1:]) == size
+    assert cfg.optim_wrapper.optimizer.lr == lr
+    cfg.model = tiny_model()
+    cfg.train_cfg.update(max_iters=1, val_interval=1)
+    cfg.train_dataloader.batch_size = 2
+    for split in ('train', 'val', 'test'):
+        loader = cfg[f'{split}_dataloader']
+        loader.num_workers, loader.persistent_workers = 0, False
+    scores = train_model(cfg, work_dir=str(tmp_path / 'work')).test()
+    assert {'crack/miIoU', 'crack/miDice', 'crack/ODS'} < set(scores)
+
+
 def test_crackmap_split_is_7_1_2(tmp_path):
     crackmap(tmp_path)
     names = {

@@ -1,0 +1,48 @@
+# DeepCrack as He and Wang (CrackMamba) train on it: six flips and rotations of
+# each image (here one of eight at a time), 480 x 480, crops of 384 x 384.
+dataset_type = 'DeepCrackDataset'
+data_root = 'data/DeepCrack'
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadCrackAnnotations'),
+    dict(type='RandomDihedral'),
+    dict(type='Resize', scale=(480, 480), keep_ratio=False),
+    dict(type='RandomCrackCrop', crop_size=(384, 384), prob=0.0),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadCrackAnnotations'),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(
+    batch_size=12,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        split='train',
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        split='test',
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = [
+    dict(type='CrackMetric', protocols=['crack', 'image']),
+    dict(type='IoUMetric', iou_metrics=['mIoU', 'mFscore']),
+]
+test_evaluator = val_evaluator

@@ -1,0 +1,7 @@
+# CrackSSM by the recipe of He and Wang (CrackMamba), for comparison with them.
+_base_ = [
+    '../_base_/models/crackssm.py',
+    '../_base_/datasets/deepcrack_384x384.py',
+    '../_base_/default_runtime.py',
+    '../_base_/schedules/crackmamba_80e_deepcrack.py',
+]
