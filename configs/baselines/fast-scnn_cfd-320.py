@@ -4,4 +4,3 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/schedules/budget_15min.py',
 ]
-train_cfg = dict(pretraining=dict(iters=2000))

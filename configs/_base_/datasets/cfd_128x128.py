@@ -4,6 +4,7 @@ crop_size = (128, 128)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadCrackAnnotations'),
+    {{_base_.enlarge}},
     dict(type='RandomCrackCrop', crop_size=crop_size, prob=0.75),
     dict(type='RandomDihedral'),
     dict(type='PackSegInputs'),

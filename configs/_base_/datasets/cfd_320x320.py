@@ -4,11 +4,24 @@ dataset_type = 'CrackForestDataset'
 data_root = 'data/CFD'
 data_prefix = dict(img_path='images', seg_map_path='masks')
 crop_size = (320, 320)
-# No change of scale: how wide annotators draw a crack does not scale with it,
-# and all images were taken from one distance.
+# All images were taken from one distance, so most keep their scale; some are
+# enlarged, since few of the forty hold a wide crack.
+enlarge = dict(
+    type='RandomApply',
+    prob=0.3,
+    transforms=[
+        dict(
+            type='RandomResize',
+            scale=(480, 320),
+            ratio_range=(1.0, 2.5),
+            keep_ratio=True,
+        )
+    ],
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadCrackAnnotations'),
+    enlarge,
     dict(type='RandomCrackCrop', crop_size=crop_size, prob=0.75),
     dict(type='RandomDihedral'),
     dict(type='PackSegInputs'),

@@ -16,22 +16,6 @@ train_cfg = dict(
     # Never reached; validation only at the end.
     max_iters=10**9,
     val_interval=10**9,
-    # Drawn cracks first, about a quarter of the iterations: forty photographs
-    # are few.
-    pretraining=dict(
-        iters=1000,
-        dataset=dict(
-            type='SyntheticCrackDataset',
-            num_samples=100000,
-            seed=0,
-            size=(256, 256),
-            pipeline=[
-                dict(type='LoadSyntheticCrack'),
-                dict(type='RandomDihedral'),
-                dict(type='PackSegInputs'),
-            ],
-        ),
-    ),
 )
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
