@@ -1,5 +1,5 @@
-# He and Wang (CrackMamba) on DeepCrack: Adam at a fixed 9e-4, 80 epochs of 1800
-# images (300 in six flips and rotations) in batches of 12.
+# He and Wang (CrackMamba) on DeepCrack: Adam at a fixed 9e-4, 80 epochs of
+# 1800 images (300 in six flips and rotations) in batches of 12.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='Adam', lr=9e-4, betas=(0.9, 0.999), weight_decay=0),
