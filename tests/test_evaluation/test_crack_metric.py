@@ -165,7 +165,8 @@ def test_logit_map_from_probabilities():
     saturated = torch.tensor([[[1.0, 0.0, 1 / (1 + math.exp(-1))]]])
     metric = CrackMetric(score_map='logit')
     metric.process({}, [make_sample(saturated, [[1, 0, 1]])])
-    histogram = metric.results[0]['crack']
+    ((_, record),) = metric.results
+    histogram = record['crack']
     level = round(255 / math.log(2**25 - 1))
     passed = int((np.arange(0, 1, 0.01) < level / 255).sum())
     assert np.flatnonzero(histogram[1]).tolist() == [passed, 100]
@@ -175,13 +176,36 @@ def test_results_are_small_integers():
     metric = CrackMetric()
     samples = random_samples(3)
     metric.process({}, samples)
-    for result in metric.results:
-        assert result['crack'].shape == (2, 101)
-        assert result['crack'].dtype == np.int64
+    records = [record for _, record in metric.results]
+    for record in records:
+        assert record['crack'].shape == (2, 101)
+        assert record['crack'].dtype == np.int64
     # Three pixels of each are ignored.
-    counted = [x['crack'].sum() for x in metric.results]
+    counted = [x['crack'].sum() for x in records]
     total = [x['gt_sem_seg']['data'].numel() - 3 for x in samples]
     assert counted == total
+
+
+def test_sources_are_scored_apart(tmp_path):
+    samples = [
+        {**x, 'img_path': str(tmp_path / folder / 'x.png')}
+        for x, folder in zip(
+            random_samples(4), ('one', 'two', 'two', 'one'), strict=True
+        )
+    ]
+    sources = {name: str(tmp_path / name) for name in ('one', 'two', 'none')}
+    scores = evaluate(samples, sources=sources, rounds=0)
+    parts = {
+        'one': evaluate([samples[0], samples[3]], rounds=0),
+        'two': evaluate(samples[1:3], rounds=0),
+    }
+    assert scores == evaluate(samples, rounds=0) | {
+        name.replace('crack/', f'crack/{source}/'): value
+        for source, part in parts.items()
+        for name, value in part.items()
+    }
+    with pytest.raises(ValueError, match='one of the sources'):
+        evaluate(samples, sources={'one': sources['one']})
 
 
 def test_prints_the_number_of_images(monkeypatch):
