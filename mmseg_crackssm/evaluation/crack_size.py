@@ -15,21 +15,24 @@ from .skeleton import skeleton, skeleton_length
 
 
 def size_record(
-    crack: NDArray[np.bool_], predicted: NDArray[np.bool_]
+    crack: NDArray[np.bool_],
+    predicted: NDArray[np.bool_],
+    lines: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
 ) -> NDArray[np.float64]:
     """Errors of one image.
 
     Args:
         crack: Label (H, W).
         predicted: Prediction (H, W).
+        lines: The skeletons of both, where they are known already.
 
     Returns:
         (2,): length and mean width of the prediction less the label's, in
         pixels; the width's is nan where either has no crack.
     """
-    (length, width), (true_length, true_width) = map(
-        measure_cracks, (predicted, crack)
-    )
+    crack_line, predicted_line = lines or (None, None)
+    length, width = measure_cracks(predicted, predicted_line)
+    true_length, true_width = measure_cracks(crack, crack_line)
     return np.array([length - true_length, width - true_width])
 
 
@@ -58,11 +61,14 @@ def size_scores(
     }
 
 
-def measure_cracks(mask: NDArray[np.bool_]) -> tuple[float, float]:
+def measure_cracks(
+    mask: NDArray[np.bool_], line: NDArray[np.bool_] | None = None
+) -> tuple[float, float]:
     """Total length and mean width of a mask's cracks.
 
     Args:
         mask: (H, W).
+        line: Its skeleton, where it is known already.
 
     Returns:
         In pixels; the width is nan without crack. A crack that is a mere dot
@@ -71,5 +77,6 @@ def measure_cracks(mask: NDArray[np.bool_]) -> tuple[float, float]:
     area = np.count_nonzero(mask)
     if not area:
         return 0.0, math.nan
-    length = max(skeleton_length(skeleton(mask)), 1.0)
+    line = skeleton(mask) if line is None else line
+    length = max(skeleton_length(line), 1.0)
     return length, area / length

@@ -12,6 +12,7 @@ from .aggregate import resampling_weights
 from .crack_size import size_record, size_scores
 from .functional import crack_scores, threshold_edges, threshold_histogram
 from .image_wise import image_record, image_scores
+from .skeleton import skeleton
 from .tolerance import RADII, tolerance_record, tolerance_scores
 from .topology import topology_record, topology_scores
 
@@ -97,6 +98,11 @@ class _Image:
     @cached_property
     def predicted(self) -> NDArray[np.bool_]:
         return (self.unit_scores > self._scorer.threshold) & self.valid
+
+    @cached_property
+    def lines(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Skeletons of label and prediction."""
+        return skeleton(self.crack), skeleton(self.predicted)
 
     @property
     def prob(self) -> NDArray:
@@ -295,11 +301,15 @@ class CrackScorer:
                 partial(tolerance_scores, radii=self.radii),
             ),
             'topology': _Protocol(
-                lambda image: topology_record(image.crack, image.predicted),
+                lambda image: topology_record(
+                    image.crack, image.predicted, lines=image.lines
+                ),
                 topology_scores,
             ),
             'size': _Protocol(
-                lambda image: size_record(image.crack, image.predicted),
+                lambda image: size_record(
+                    image.crack, image.predicted, lines=image.lines
+                ),
                 size_scores,
             ),
         }

@@ -26,18 +26,24 @@ RADIUS = 2
 
 
 def topology_record(
-    crack: NDArray[np.bool_], predicted: NDArray[np.bool_]
+    crack: NDArray[np.bool_],
+    predicted: NDArray[np.bool_],
+    lines: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None,
 ) -> NDArray[np.float64]:
     """What the protocol needs of one image.
 
     Args:
         crack: Label (H, W).
         predicted: Prediction (H, W).
+        lines: The skeletons of both, where they are known already.
 
     Returns:
         (4,): clDice, spurious, missing, breaks.
     """
-    crack_line, predicted_line = skeleton(crack), skeleton(predicted)
+    crack_line, predicted_line = lines or (
+        skeleton(crack),
+        skeleton(predicted),
+    )
     near_crack = within(distance_to(crack), RADIUS)
     near_predicted = within(distance_to(predicted), RADIUS)
     missing, breaks = _missing_and_breaks(crack, crack_line, near_predicted)
