@@ -134,7 +134,6 @@ def _check_mask(checked: Checked) -> None:
     array = np.asarray(mask.image)
     if array.ndim == 2:
         checked.levels = tuple(np.unique(array).tolist()[:256])
-    # What is read below must not stop at the size: the values matter too.
     results = {'seg_map_path': path, 'img_path': sample.image}
     if checked.size not in (None, array.shape[:2]):
         checked.add(
@@ -145,8 +144,8 @@ def _check_mask(checked: Checked) -> None:
             'correctly or resize one',
         )
     try:
-        label = sample.loader.transform(results)['gt_seg_map']
-    except (ValueError, OSError) as error:
+        label = sample.loader.read(mask, results)
+    except ValueError as error:
         kind = 'orientation' if 'EXIF orientation' in str(error) else 'values'
         checked.add(kind, path, str(error))
         return

@@ -164,20 +164,34 @@ class LoadCrackAnnotations(BaseTransform):
         path = results['seg_map_path']
         mask = self._open(path)
         self._check_size(mask.image, results)
+        results['gt_seg_map'] = self.read(mask, results)
+        results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+    def read(self, mask: Mask, results: dict) -> np.ndarray:
+        """The label of a mask that is decoded already, whatever its size.
+
+        Args:
+            mask: From :func:`~..mask_reading.decode_mask`.
+            results: Its ``seg_map_path``, and the ``img_path`` of its image.
+
+        Returns:
+            (H, W): 0, 1, and 255 for pixels to ignore.
+
+        Raises:
+            ValueError: As :meth:`transform`, but for the size.
+        """
+        path = results['seg_map_path']
         if not (self.trust_orientation or mask.turned):
             self._check_orientation(mask.image, results)
         if self.crack_colors is None:
-            label = self._read_levels(mask, path)
-        elif mask.lossy:
+            return self._read_levels(mask, path)
+        if mask.lossy:
             raise ValueError(
                 f'the mask {printable(path)} is JPEG, which does not keep '
                 'the colours that crack_colors names: export it as PNG'
             )
-        else:
-            label = match_colors(mask.image, self.crack_colors)
-        results['gt_seg_map'] = label
-        results.setdefault('seg_fields', []).append('gt_seg_map')
-        return results
+        return match_colors(mask.image, self.crack_colors)
 
     def _open(self, path: str) -> Mask:
         try:
