@@ -9,6 +9,8 @@ from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 from torch import Tensor
 
+from ..losses.binary_loss import crack_accuracy
+
 
 def label_edges(label: Tensor, ignore_index: int, width: int = 3) -> Tensor:
     """Pixels at the border of two classes.
@@ -109,9 +111,7 @@ class CrackPIDHead(PIDHead):
                 losses[f'{function.loss_name}_{name}'] = weight * function(
                     logits, target, ignore_index=self.ignore_index
                 )
-        valid = label != self.ignore_index
-        hit = (whole.squeeze(1).sigmoid() > self.threshold) == (label == 1)
-        losses['acc_seg'] = (
-            100.0 * (hit & valid).sum() / valid.sum().clamp(min=1)
+        losses['acc_seg'] = crack_accuracy(
+            whole, label, self.ignore_index, threshold=self.threshold
         )
         return losses

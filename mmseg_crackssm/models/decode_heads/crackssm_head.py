@@ -16,6 +16,7 @@ from torch import Tensor
 from ...ops import dwt2
 from ..layers.gro import GlobalReoptimization
 from ..layers.wavelet_gate import WaveletGate
+from ..losses.binary_loss import crack_accuracy
 
 
 class DecoderLevel(nn.Module):
@@ -292,11 +293,7 @@ class CrackSSMHead(BaseDecodeHead):
             name = function.loss_name
             loss = function(seg_logits, label, ignore_index=self.ignore_index)
             losses[name] = losses[name] + loss if name in losses else loss
-        valid = label != self.ignore_index
-        hit = (seg_logits.squeeze(1).sigmoid() > self.threshold) == (
-            label == 1
-        )
-        losses['acc_seg'] = (
-            100.0 * (hit & valid).sum() / valid.sum().clamp(min=1)
+        losses['acc_seg'] = crack_accuracy(
+            seg_logits, label, self.ignore_index, threshold=self.threshold
         )
         return losses

@@ -20,6 +20,25 @@ def check_binary_input(logits: Tensor, label: Tensor) -> None:
         )
 
 
+def crack_accuracy(
+    logits: Tensor, label: Tensor, ignore_index: int, threshold: float
+) -> Tensor:
+    """Share of the pixels that are told right, in percent.
+
+    Args:
+        logits: (B, 1, H, W).
+        label: (B, H, W), 1 for crack, 0 for background.
+        ignore_index: Label of the pixels to leave out.
+        threshold: Probability from which a pixel is predicted crack.
+
+    Returns:
+        A scalar; 0 if every pixel is ignored.
+    """
+    valid = label != ignore_index
+    hit = (logits.squeeze(1).sigmoid() > threshold) == (label == 1)
+    return 100.0 * (hit & valid).sum() / valid.sum().clamp(min=1)
+
+
 def masked_bce(
     logits: Tensor, label: Tensor, ignore_index: int, pos_weight: float = 1.0
 ) -> Tensor:
