@@ -1,5 +1,6 @@
 # DeepCrack as He and Wang (CrackMamba) train on it: six flips and rotations of
 # each image (here one of eight at a time), 480 x 480, crops of 384 x 384.
+_base_ = './benchmark_448x448.py'
 dataset_type = 'DeepCrackDataset'
 data_root = 'data/DeepCrack'
 train_pipeline = [
@@ -17,9 +18,6 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=12,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -28,15 +26,10 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
         split='test',
-        test_mode=True,
         pipeline=test_pipeline,
     ),
 )
