@@ -1,25 +1,20 @@
 """Folders of predictions made by any program, and of their labels."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from mmengine.utils import ProgressBar
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..apis.errors import UsageError
-from ..datasets.crack_dataset import (
-    COMMON_SUFFIXES,
-    list_names,
-    printable,
-    strip_suffix,
-)
+from ..datasets.crack_dataset import COMMON_SUFFIXES, list_names, printable
+from ..datasets.file_names import files_by_name
 from ..datasets.transforms import LoadCrackAnnotations
 from ..evaluation import CrackScorer
 from ..evaluation.scorer import ImageRecord
+from ..utils.progress import track
 
 
 class Pair(NamedTuple):
@@ -88,22 +83,11 @@ def find_pairs(
 def _list_files(
     folder: Path, suffixes: Sequence[str], option: str
 ) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f'{printable(folder)} is no folder: expected one of images'
-        )
-    files: dict[str, Path] = {}
-    for path in sorted(folder.rglob('*')):
-        name = path.relative_to(folder).as_posix()
-        stem = strip_suffix(name, tuple(suffixes))
-        if stem is None or not path.is_file():
-            continue
-        if stem in files:
-            raise UsageError(
-                f'{printable(files[stem])} and {printable(path)} have the '
-                f'same name; narrow {option} to one of them'
-            )
-        files[stem] = path
+    files = files_by_name(
+        folder,
+        suffixes,
+        clash=f'have the same name; narrow {option} to one of them',
+    )
     if not files:
         raise FileNotFoundError(
             f'no file in {printable(folder)} ends in '
@@ -196,16 +180,11 @@ def score_pairs(
     loader = LoadCrackAnnotations() if loader is None else loader
     records: list[_Record] = []
     problems = []
-    bar = ProgressBar(len(pairs), file=sys.stderr) if progress else None
-    for pair in pairs:
+    for pair in track(pairs, progress):
         try:
             records.append(_record(scorer, pair, loader))
         except (ValueError, FileNotFoundError) as error:
             problems.append(str(error))
-        if bar:
-            bar.update()
-    if bar:
-        sys.stderr.write('\n')
     if problems:
         shown = '\n  '.join(problems[:5])
         more = len(problems) - 5

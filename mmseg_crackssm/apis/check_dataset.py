@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
-from mmengine.utils import ProgressBar
 from mmseg.registry import DATASETS
 from prettytable import PrettyTable
 
@@ -28,6 +27,7 @@ from ..datasets.checking import (
 from ..datasets.crack_dataset import printable
 from ..datasets.folder_dataset import CrackFolderDataset
 from ..datasets.transforms import LoadCrackAnnotations
+from ..utils.progress import track
 from ..visualization import draw_overlay
 from .config import load_config
 from .errors import UsageError, check_output_folder, run_cli
@@ -374,12 +374,9 @@ def _run(args: argparse.Namespace) -> int:
 def _map_with_progress(
     function: partial, samples: Sequence[Sample], workers: int
 ) -> Iterator[Checked]:
-    bar = ProgressBar(len(samples), file=sys.stderr)
     with ProcessPoolExecutor(max_workers=workers) as pool:
-        for result in pool.map(function, samples, chunksize=4):
-            bar.update()
-            yield result
-    sys.stderr.write('\n')
+        results = pool.map(function, samples, chunksize=4)
+        yield from track((results, len(samples)))
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
 from mmseg.registry import DATASETS
 
-from .crack_dataset import CrackDataset
+from .crack_dataset import CrackDataset, take_of_ten
 from .released_dataset import ReleasedDataset, Split, split
 
 #: What tools/dataset_converters/pairs.py writes, for the sets whose releases
@@ -160,8 +160,8 @@ class CrackMapDataset(ReleasedDataset):
         'test': split('images', 'masks', 24),
     }
     IMG_SUFFIX = ('.png',)
-    #: Of ten images in a row, the first and the last that a split takes.
-    TENTHS = {'train': (0, 6), 'val': (7, 7), 'test': (8, 9)}
+    #: Of ten images in a row, those that a split takes.
+    TENTHS = {'train': range(7), 'val': range(7, 8), 'test': range(8, 10)}
     DOWNLOAD = 'CrackMap (GitHub repository ikatsamenis/CrackMap)'
     PREPARE = (
         'No conversion is needed: data_root (data/CrackMap in the configs) '
@@ -171,12 +171,8 @@ class CrackMapDataset(ReleasedDataset):
     def _pair_all(
         self, images: dict[str, str], masks: dict[str, str] | None
     ) -> list[tuple[str, str | None]]:
-        first, last = self.TENTHS[self.split]
-        return [
-            pair
-            for index, pair in enumerate(super()._pair_all(images, masks))
-            if first <= index % 10 <= last
-        ]
+        pairs = super()._pair_all(images, masks)
+        return take_of_ten(pairs, self.TENTHS[self.split])
 
 
 @DATASETS.register_module()

@@ -36,6 +36,11 @@ def strip_suffix(name: str, suffixes: tuple[str, ...]) -> str | None:
     return None
 
 
+def take_of_ten(items: list, places: range) -> list:
+    """Of each ten items in a row those at some places (0 to 9)."""
+    return [item for i, item in enumerate(items) if i % 10 in places]
+
+
 @DATASETS.register_module()
 class CrackDataset(BaseSegDataset):
     """Crack images and masks, paired by file name.

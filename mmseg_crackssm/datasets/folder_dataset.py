@@ -7,7 +7,7 @@ import mmengine.fileio as fileio
 from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
-from .crack_dataset import CrackDataset
+from .crack_dataset import CrackDataset, take_of_ten
 
 IMAGE_NAMES = ('images', 'image', 'imgs', 'img', 'JPEGImages')
 MASK_NAMES = (
@@ -94,7 +94,7 @@ class CrackFolderDataset(CrackDataset):
         pairs = super()._pair_all(images, masks)
         if self._takes is None:
             return pairs
-        taken = [x for i, x in enumerate(pairs) if i % 10 in self._takes]
+        taken = take_of_ten(pairs, self._takes)
         if not taken:
             raise ValueError(
                 f'{len(pairs)} images are too few to split by their order: '

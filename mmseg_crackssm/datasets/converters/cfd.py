@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from mmengine.utils import ProgressBar
 from PIL import Image
 from scipy.io import loadmat
 
@@ -30,6 +29,7 @@ from mmseg_crackssm.apis.errors import (
     check_output_folder,
     run_cli,
 )
+from mmseg_crackssm.utils.progress import track
 
 BACKGROUND, CRACK, ENCLOSED, FAINT = 1, 2, 3, 4
 #: What is written for each choice of ``faint``.
@@ -195,18 +195,13 @@ def convert(
         (dst / folder).mkdir(parents=True, exist_ok=True)
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     broken: dict[str, str] = {}
-    bar = ProgressBar(len(pairs), file=sys.stderr) if progress else None
-    for name, (image, labels) in pairs.items():
+    for name, (image, labels) in track(list(pairs.items()), progress):
         try:
             _convert_one(image, labels, dst=dst, faint=faint)
         except ValueError as error:
             broken[name] = str(error)
         else:
             splits[_split_of(name)].append(name)
-        if bar:
-            bar.update()
-    if bar:
-        sys.stderr.write('\n')
     for split, members in splits.items():
         text = ''.join(f'{name}\n' for name in members)
         (dst / 'splits' / f'{split}.txt').write_text(text, encoding='utf-8')

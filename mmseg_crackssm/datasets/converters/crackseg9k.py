@@ -16,11 +16,11 @@ import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
-from mmengine.utils import ProgressBar
-
 from mmseg_crackssm.apis.errors import UsageError, check_output_folder, run_cli
+from mmseg_crackssm.utils.progress import track
 
 from ..crack_dataset import list_names
 
@@ -97,27 +97,22 @@ def convert(
     masks = {p.stem: p for p in sorted(mask_folder.iterdir()) if p.is_file()}
     for folder in ('images', 'masks', 'splits'):
         (dst / folder).mkdir(parents=True, exist_ok=True)
-    counts, left_out = {}, {}
     named = {split: _read_list(path) for split, path in lists.items()}
-    total = sum(map(len, named.values()))
-    bar = ProgressBar(total, file=sys.stderr) if progress else None
-    for split, names in named.items():
-        pairs = [name for name in names if name in images and name in masks]
-        left_out[split] = sorted(set(names) - set(pairs))
-        for name in names:
-            if name in images and name in masks:
-                for kind, path in (
-                    ('images', images[name]),
-                    ('masks', masks[name]),
-                ):
-                    shutil.copyfile(path, dst / kind / path.name)
-            if bar:
-                bar.update()
-        text = ''.join(f'{name}\n' for name in pairs)
+    pairs = {
+        split: [name for name in names if name in images and name in masks]
+        for split, names in named.items()
+    }
+    for name in track(list(chain.from_iterable(pairs.values())), progress):
+        for kind, path in (('images', images[name]), ('masks', masks[name])):
+            shutil.copyfile(path, dst / kind / path.name)
+    for split, names in pairs.items():
+        text = ''.join(f'{name}\n' for name in names)
         (dst / 'splits' / f'{split}.txt').write_text(text, encoding='utf-8')
-        counts[split] = len(pairs)
-    if bar:
-        sys.stderr.write('\n')
+    counts = {split: len(names) for split, names in pairs.items()}
+    left_out = {
+        split: sorted(set(names) - set(pairs[split]))
+        for split, names in named.items()
+    }
     return counts, left_out
 
 

@@ -14,17 +14,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from mmengine.utils import ProgressBar
 from PIL import Image, ImageOps
 
 from mmseg_crackssm.apis.errors import UsageError, check_output_folder, run_cli
+from mmseg_crackssm.utils.progress import track
 
-from ..crack_dataset import (
-    COMMON_SUFFIXES,
-    list_names,
-    printable,
-    strip_suffix,
-)
+from ..crack_dataset import COMMON_SUFFIXES, list_names, printable
+from ..file_names import files_by_name
 from ..transforms import LoadCrackAnnotations
 
 
@@ -56,7 +52,13 @@ def find_pairs(
         UsageError: If two files have one name, or no two pair.
     """
     found = [
-        _strip_names(folder, tuple(suffix), prefix)
+        files_by_name(
+            folder,
+            suffix,
+            clash='have one name: convert sub-folders one by one',
+            prefix=prefix,
+            with_folders=False,
+        )
         for folder, suffix, prefix in (
             (images, img_suffix, img_prefix),
             (masks, mask_suffix, mask_prefix),
@@ -76,26 +78,6 @@ def find_pairs(
         sorted(found[0].keys() - found[1].keys()),
         sorted(found[1].keys() - found[0].keys()),
     )
-
-
-def _strip_names(
-    folder: Path, suffixes: tuple[str, ...], prefix: str
-) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f'{printable(folder)} is no folder')
-    files: dict[str, Path] = {}
-    for path in sorted(folder.rglob('*')):
-        stem = strip_suffix(path.name, suffixes)
-        if stem is None or not stem.startswith(prefix) or path.is_dir():
-            continue
-        name = stem[len(prefix) :]
-        if name in files:
-            raise UsageError(
-                f'{printable(files[name])} and {printable(path)} would both '
-                f'be called {printable(name)}: convert sub-folders one by one'
-            )
-        files[name] = path
-    return files
 
 
 def convert_pair(
@@ -228,8 +210,7 @@ def _convert(args: argparse.Namespace) -> int:
     for folder in ('images', 'masks'):
         (args.out / folder).mkdir(parents=True, exist_ok=True)
     broken = []
-    bar = ProgressBar(len(pairs), file=sys.stderr)
-    for name, (image, mask) in pairs.items():
+    for name, (image, mask) in track(list(pairs.items())):
         try:
             convert_pair(
                 image,
@@ -241,8 +222,6 @@ def _convert(args: argparse.Namespace) -> int:
             )
         except ValueError as error:
             broken.append(str(error))
-        bar.update()
-    sys.stderr.write('\n')
     lines = [f'wrote {len(pairs) - len(broken)} pairs to {args.out}']
     for what, names in (
         ('images without mask', lone_images),
