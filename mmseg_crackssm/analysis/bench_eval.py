@@ -2,11 +2,13 @@
 ``python -m mmseg_crackssm.analysis.bench_eval``."""
 
 import argparse
+import importlib.util
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -21,6 +23,13 @@ from .prediction_files import Pair, find_pairs, score_pairs
 
 #: Largest difference of a figure that is rounding.
 TOLERANCE = 1e-9
+_SCRIPT = (
+    'get_image_pairs',
+    'cal_prf_metrics',
+    'cal_mIoU_metrics',
+    'cal_ODS_metrics',
+    'cal_OIS_metrics',
+)
 
 
 def make_pairs(folder: Path, count: int, size: int = 512) -> list[Pair]:
@@ -105,6 +114,56 @@ def _iou(tp: int, fp: int, fn: int, tn: int) -> float:
     return (tp / max(tp + fp + fn, 1) + tn / max(tn + fp + fn, 1)) / 2
 
 
+def load_script(path: Path) -> ModuleType:
+    """``eval/evaluate.py`` of SCSegamba's release, from which published
+    figures come.
+
+    Raises:
+        UsageError: If the file is not that script.
+        FileNotFoundError: If it is missing.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'--script {str(path)!r} is not a file; give eval/evaluate.py of '
+            'a checkout of github.com/Karl1109/SCSegamba'
+        )
+    spec = importlib.util.spec_from_file_location('published_script', path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f'--script {str(path)!r} is not a Python file')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    lacking = [name for name in _SCRIPT if not hasattr(module, name)]
+    if lacking:
+        raise UsageError(
+            f'--script {str(path)!r} has no {", ".join(lacking)}; expected '
+            'eval/evaluate.py of github.com/Karl1109/SCSegamba'
+        )
+    return module
+
+
+def score_by_script(
+    script: ModuleType, pairs: Sequence[Pair]
+) -> dict[str, float]:
+    """The figures of :func:`load_script`'s functions, reading included.
+
+    Args:
+        script: The module.
+        pairs: As for :func:`score_by_thresholds`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        # It reads pairs of a prefix from one folder.
+        for index, pair in enumerate(pairs):
+            for path, ending in zip(pair, ('pre', 'lab'), strict=True):
+                Path(folder, f'{index}_{ending}.png').symlink_to(path)
+        predictions, labels, *_ = script.get_image_pairs(folder, 'lab', 'pre')
+    script.cal_prf_metrics(predictions, labels)
+    return {
+        'mIoU': script.cal_mIoU_metrics(predictions, labels),
+        'ODS': script.cal_ODS_metrics(predictions, labels),
+        'OIS': script.cal_OIS_metrics(predictions, labels),
+    }
+
+
 def score_in_one_pass(pairs: Sequence[Pair]) -> dict[str, float]:
     """The same by ``eval_masks``, intervals included."""
     scorer = CrackScorer()
@@ -123,6 +182,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--rounds', type=int, default=3, help='default: %(default)s'
     )
+    parser.add_argument(
+        '--script',
+        type=Path,
+        help="eval/evaluate.py in a checkout of SCSegamba's release, to be "
+        'timed as well',
+    )
     return parser.parse_args(argv)
 
 
@@ -138,28 +203,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     check_at_least_one(images=args.images, rounds=args.rounds)
     ways: dict[str, Callable[[Sequence[Pair]], dict[str, float]]] = {
-        'one pass per threshold and figure': score_by_thresholds,
         'eval_masks': score_in_one_pass,
+        'one pass per threshold and figure': score_by_thresholds,
     }
+    if args.script is not None:
+        ways['published script'] = partial(
+            score_by_script, load_script(args.script)
+        )
     with tempfile.TemporaryDirectory() as folder:
         tell_progress(f'drawing {args.images} images')
         pairs = make_pairs(Path(folder), args.images)
-        slow, fast = (way(pairs) for way in ways.values())
-        wrong = [k for k in slow if abs(slow[k] - fast[k]) > TOLERANCE]
-        if wrong:
-            raise UsageError(f'the two differ in {", ".join(wrong)}')
+        figures = {name: way(pairs) for name, way in ways.items()}
+        _check_same(figures)
         tell_progress('timing')
         timings = interleave(
             {name: partial(way, pairs) for name, way in ways.items()},
             rounds=args.rounds,
+            warmup=0,
         )
-    medians = [timings[name].median for name in ways]
-    lines = [
-        f'{name}: {median:.3f} s'
-        for name, median in zip(ways, medians, strict=True)
-    ]
-    lines.append(f'ratio: {medians[0] / medians[1]:.0f}')
-    sys.stdout.write('\n'.join(lines) + '\n')
+    ours = timings['eval_masks'].median
+    sys.stdout.writelines(
+        f'{name}: {timing.median:.3f} s, ratio: {timing.median / ours:.0f}\n'
+        for name, timing in timings.items()
+    )
+
+
+def _check_same(figures: dict[str, dict[str, float]]) -> None:
+    for name, found in figures.items():
+        wrong = [
+            figure
+            for figure, value in found.items()
+            if abs(value - figures['eval_masks'][figure]) > TOLERANCE
+        ]
+        if wrong:
+            raise UsageError(
+                f'{name} and eval_masks differ in {", ".join(wrong)}'
+            )
 
 
 if __name__ == '__main__':

@@ -90,6 +90,22 @@ PAPER_RESULTS: tuple[PaperResult, ...] = (
         TUT=(0.823, 0.836),
         DeepCrack=(0.907, 0.900),
     ),
+    PaperResult(
+        'TUT',
+        'SCSegamba',
+        {'F1': 0.8390, 'mIoU': 0.8479},
+        2.8e6,
+        None,
+        'Liu et al., SCSegamba, CVPR 2025, abstract',
+    ),
+    PaperResult(
+        'TUT',
+        'CrackSCF',
+        {'F1': 0.8382, 'mIoU': 0.8473},
+        4.79e6,
+        None,
+        'Liu et al., CrackSCF, arXiv 2408.12815, abstract',
+    ),
     *_crackmamba(
         'DeepCrack',
         '2',
