@@ -1,20 +1,48 @@
 """Models registered in ``mmseg.registry.MODELS``."""
 
-from .backbones import CrackSSMBackbone, VSSBackbone
-from .decode_heads import CrackPIDHead, CrackSSMHead, DirectionHead
-from .layers import DPSM
-from .losses import CrackBCELoss, CrackDiceLoss, CrackDirectionLoss
+from .backbones import CrackSeUBackbone, CrackSSMBackbone, VSSBackbone
+from .decode_heads import (
+    CrackPIDHead,
+    CrackSeUHead,
+    CrackSeUSideHead,
+    CrackSSMHead,
+    DirectionHead,
+)
+from .layers import (
+    DPSM,
+    CrackMambaBlock,
+    VanillaVSSBlock,
+    VimBlock,
+    VSSBlock,
+)
+from .losses import (
+    CrackBCELoss,
+    CrackCoarseBCELoss,
+    CrackDiceLoss,
+    CrackDirectionLoss,
+)
+from .necks import BlockNeck, CrackSeUFusion
 from .segmentors import ImageGuidedEncoderDecoder
 
 __all__ = [
     'DPSM',
+    'BlockNeck',
     'CrackBCELoss',
+    'CrackCoarseBCELoss',
     'CrackDiceLoss',
     'CrackDirectionLoss',
+    'CrackMambaBlock',
     'CrackPIDHead',
     'CrackSSMBackbone',
     'CrackSSMHead',
+    'CrackSeUBackbone',
+    'CrackSeUFusion',
+    'CrackSeUHead',
+    'CrackSeUSideHead',
     'DirectionHead',
     'ImageGuidedEncoderDecoder',
     'VSSBackbone',
+    'VSSBlock',
+    'VanillaVSSBlock',
+    'VimBlock',
 ]

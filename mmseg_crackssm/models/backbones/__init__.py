@@ -1,6 +1,12 @@
 """Backbones registered in ``mmseg.registry.MODELS``."""
 
+from .crackseu import CrackSeUBackbone
 from .crackssm import CrackSSMBackbone
 from .vss import ARCHITECTURES, VSSBackbone
 
-__all__ = ['ARCHITECTURES', 'CrackSSMBackbone', 'VSSBackbone']
+__all__ = [
+    'ARCHITECTURES',
+    'CrackSSMBackbone',
+    'CrackSeUBackbone',
+    'VSSBackbone',
+]

@@ -16,7 +16,7 @@ from ..layers.patch_layers import (
     PatchifyStem,
     PatchMerging2d,
 )
-from ..layers.vss_block import BLOCK_STYLES, VSSBlock
+from ..layers.vss_block import BLOCK_STYLES
 
 
 def _arch(
@@ -119,6 +119,10 @@ class VSSBackbone(BaseModule):
         block_style: 'vanilla' or 'v05_noz'; replaces the architecture's. It
             also decides the stem and the downsampling: patches in the
             first, convolutions in the second.
+        block: Config of another block for all stages, such as
+            ``dict(type='CrackMambaBlock')``. It is built with ``channels``,
+            ``drop_path``, ``backend`` and ``scan_dtype`` and keeps the
+            shape.
         out_indices: Stages whose output is returned. Stages behind the last
             of them are not built.
         drop_path_rate: Stochastic depth of the architecture's last block;
@@ -141,6 +145,7 @@ class VSSBackbone(BaseModule):
         arch: str | Mapping[str, Any] = 'crackssm',
         in_channels: int = 3,
         block_style: str | None = None,
+        block: dict | None = None,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
@@ -170,6 +175,14 @@ class VSSBackbone(BaseModule):
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
 
+        block = block or dict(
+            type='VSSBlock',
+            style=resolved['block_style'],
+            d_state=resolved['d_state'],
+            expand=resolved['expand'],
+            # The released models of the later style have none.
+            conv_bias=resolved['block_style'] == 'vanilla',
+        )
         patches = resolved['block_style'] == 'vanilla'
         stem = PatchifyStem if patches else ConvStem
         downsample = PatchMerging2d if patches else ConvDownsample
@@ -181,14 +194,14 @@ class VSSBackbone(BaseModule):
             first = sum(depths[:i])
             self.stages.append(
                 nn.ModuleList(
-                    VSSBlock(
-                        channels[i],
-                        style=resolved['block_style'],
-                        d_state=resolved['d_state'],
-                        expand=resolved['expand'],
-                        drop_path=drop_path_rate * (first + j) / last,
-                        backend=backend,
-                        scan_dtype=scan_dtype,
+                    MODELS.build(
+                        dict(
+                            block,
+                            channels=channels[i],
+                            drop_path=drop_path_rate * (first + j) / last,
+                            backend=backend,
+                            scan_dtype=scan_dtype,
+                        )
                     )
                     for j in range(depth)
                 )

@@ -7,16 +7,14 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
-from mmseg.utils import SampleList
 from torch import Tensor
 
 from ...ops import dwt2
 from ..layers.gro import GlobalReoptimization
 from ..layers.wavelet_gate import WaveletGate
-from ..losses.binary_loss import crack_accuracy
+from .one_logit_head import OneLogitHead
 
 
 class DecoderLevel(nn.Module):
@@ -109,7 +107,7 @@ def crop_centre(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @MODELS.register_module()
-class CrackSSMHead(BaseDecodeHead):
+class CrackSSMHead(OneLogitHead):
     """Top-down decoder with wavelet gates and global re-optimisation.
 
     Three levels join F4, F̂3, F̂2 and F̂1 at strides 16, 8 and 4; a last one
@@ -269,31 +267,3 @@ class CrackSSMHead(BaseDecodeHead):
                 f'F1 of shape {tuple(finest.shape)}. Build the model with '
                 "type='ImageGuidedEncoderDecoder'."
             )
-
-    def loss_by_feat(
-        self, seg_logits: Tensor, batch_data_samples: SampleList
-    ) -> dict:
-        """The segmentation losses, and the pixel accuracy in percent.
-
-        Args:
-            seg_logits: Logits (B, 1, H, W).
-            batch_data_samples: With ``gt_sem_seg`` (1, H, W) each.
-
-        Returns:
-            A dict of the losses by name, and ``acc_seg``.
-        """
-        # Not mmseg's: its accuracy takes the argmax over channels, of which
-        # there is one, and it resizes logits that have the label's size.
-        label = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        functions = self.loss_decode
-        if not isinstance(functions, nn.ModuleList):
-            functions = [functions]
-        losses = {}
-        for function in functions:
-            name = function.loss_name
-            loss = function(seg_logits, label, ignore_index=self.ignore_index)
-            losses[name] = losses[name] + loss if name in losses else loss
-        losses['acc_seg'] = crack_accuracy(
-            seg_logits, label, self.ignore_index, threshold=self.threshold
-        )
-        return losses

@@ -1,5 +1,6 @@
 """Building blocks of the models."""
 
+from .crackmamba_block import CrackMambaBlock
 from .direction_map import DIRECTIONS, DirectionMap
 from .dpsm import DPSM, AdaptiveTokenReordering
 from .gro import GlobalReoptimization
@@ -12,8 +13,9 @@ from .patch_layers import (
     PatchMerging2d,
 )
 from .s6 import S6
-from .ss2d import SS2D, cross_merge, cross_scan
-from .vss_block import BLOCK_STYLES, VSSBlock
+from .ss2d import SS2D, cross_merge, cross_scan, scan_cross
+from .vim_block import BidirectionalMamba, VimBlock
+from .vss_block import BLOCK_STYLES, VanillaVSSBlock, VSSBlock
 from .wavelet_gate import WaveletGate
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     'DPSM',
     'S6',
     'AdaptiveTokenReordering',
+    'BidirectionalMamba',
+    'CrackMambaBlock',
     'DirectionMap',
     'GlobalReoptimization',
     'WaveletGate',
@@ -33,6 +37,9 @@ __all__ = [
     'PatchMerging2d',
     'PatchifyStem',
     'VSSBlock',
+    'VanillaVSSBlock',
+    'VimBlock',
     'cross_merge',
     'cross_scan',
+    'scan_cross',
 ]

@@ -3,14 +3,18 @@
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from mmengine.registry import MODELS
 from torch import Tensor
 
 
+# In the root registry, where mmcv's layers find it from any scope.
+@MODELS.register_module('LN2d')
 class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation over the channels of an NCHW map.
 
     Runs in the precision of its weights: float32 under autocast, as on CUDA
-    (autocast on the CPU would keep bfloat16).
+    (autocast on the CPU would keep bfloat16). In configs,
+    ``norm_cfg=dict(type='LN2d')``.
 
     Args:
         channels: Channels C.

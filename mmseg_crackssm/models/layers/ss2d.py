@@ -51,6 +51,23 @@ def cross_merge(xs: Tensor, height: int, width: int) -> Tensor:
     return rows + columns.transpose(2, 3)
 
 
+def scan_cross(s6: S6, x: Tensor) -> Tensor:
+    """Run S6 along the four paths of the cross scan and add up the results.
+
+    Args:
+        s6: The layer, with :data:`NUM_SCANS` sequences.
+        x: Map (B, d, H, W).
+
+    Returns:
+        (B, d, H, W), in the dtype of ``x`` but at least float32.
+    """
+    height, width = x.shape[-2:]
+    if s6.fuses(x):
+        paths = scan_order('cross', height, width)
+        return s6.along_paths(x, paths, merge=True)
+    return cross_merge(s6(cross_scan(x)), height=height, width=width)
+
+
 class SS2D(nn.Module):
     """Two-dimensional selective scan (VMamba, Section 4.2).
 
@@ -108,17 +125,11 @@ class SS2D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of (B, C, H, W); the shape is kept."""
-        height, width = x.shape[-2:]
         x = self.in_proj(x)
         if self.gate:
             x, z = x.chunk(2, dim=1)
         x = F.silu(self.conv(x))
-        if self.s6.fuses(x):
-            paths = scan_order('cross', height, width)
-            x = self.s6.along_paths(x, paths, merge=True)
-        else:
-            x = cross_merge(self.s6(cross_scan(x)), height=height, width=width)
-        x = self.out_norm(x)
+        x = self.out_norm(scan_cross(self.s6, x))
         if self.gate:
             x = x * F.silu(z)
         return self.out_proj(x)

@@ -1,22 +1,25 @@
 """The visual state-space block of VMamba."""
 
 from collections import OrderedDict
+from typing import Any
 
 import torch.nn as nn
 from mmcv.cnn.bricks import DropPath
+from mmseg.registry import MODELS
 from torch import Tensor
 
 from .patch_layers import LayerNorm2d, Linear2d
 from .ss2d import SS2D
 
 BLOCK_STYLES = dict(
-    vanilla=dict(gate=True, conv_bias=True, mlp_ratio=0.0),
-    v05_noz=dict(gate=False, conv_bias=False, mlp_ratio=4.0),
+    vanilla=dict(gate=True, mlp_ratio=0.0),
+    v05_noz=dict(gate=False, mlp_ratio=4.0),
 )
 """The first published block ('vanilla', a gate and no MLP) and that of the
 later released models ('v05_noz', an MLP and no gate)."""
 
 
+@MODELS.register_module()
 class VSSBlock(nn.Module):
     """x + SS2D(LN(x)), and in style 'v05_noz' then x + MLP(LN(x)).
 
@@ -25,6 +28,8 @@ class VSSBlock(nn.Module):
         style: A key of :data:`BLOCK_STYLES`.
         d_state: State size N of S6.
         expand: Ratio of SS2D's inner to outer channels.
+        conv_bias: Whether the depth-wise convolution has a bias; the
+            released models of style 'v05_noz' have none.
         drop_path: Probability of dropping a residual branch.
         backend: Backend of the selective scan.
         scan_dtype: Least precision of the recurrence.
@@ -36,9 +41,10 @@ class VSSBlock(nn.Module):
     def __init__(
         self,
         channels: int,
-        style: str = 'vanilla',
+        style: str = 'v05_noz',
         d_state: int = 16,
         expand: float = 2.0,
+        conv_bias: bool = True,
         drop_path: float = 0.0,
         backend: str = 'auto',
         scan_dtype: str = 'float32',
@@ -56,7 +62,7 @@ class VSSBlock(nn.Module):
             d_state=d_state,
             expand=expand,
             gate=options['gate'],
-            conv_bias=options['conv_bias'],
+            conv_bias=conv_bias,
             backend=backend,
             scan_dtype=scan_dtype,
         )
@@ -79,3 +85,16 @@ class VSSBlock(nn.Module):
         if self.mlp is not None:
             x = x + self.drop_path(self.mlp(self.norm2(x)))
         return x
+
+
+@MODELS.register_module()
+class VanillaVSSBlock(VSSBlock):
+    """:class:`VSSBlock` in style 'vanilla'.
+
+    Args:
+        channels: Channels C.
+        **options: Further arguments of :class:`VSSBlock`.
+    """
+
+    def __init__(self, channels: int, **options: Any) -> None:
+        super().__init__(channels, style='vanilla', **options)

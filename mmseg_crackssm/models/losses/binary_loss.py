@@ -55,14 +55,56 @@ def masked_bce(
     """
     logits = logits.squeeze(1).float()
     valid = (label != ignore_index).to(logits)
+    return _weighted_bce(logits, (label == 1).to(logits), valid, pos_weight)
+
+
+def coarse_bce(logits: Tensor, label: Tensor, ignore_index: int) -> Tensor:
+    """Binary cross-entropy of a coarser map against the share of crack.
+
+    Each of its pixels covers a square of the label; its target, in [0, 1],
+    is the share of crack in what is not ignored there (CrackMamba, eq. 16).
+
+    Args:
+        logits: (B, 1, h, w), with h = ⌈H / s⌉ and w = ⌈W / s⌉ for a whole
+            stride s.
+        label: (B, H, W), 1 for crack, 0 for background.
+        ignore_index: Label of the pixels to leave out.
+
+    Returns:
+        A scalar, averaged over the pixels that are not ignored; 0 (with zero
+        gradient) if every pixel is.
+
+    Raises:
+        ValueError: If there is no such stride.
+    """
+    logits = logits.squeeze(1).float()
+    stride = -(-label.shape[-2] // logits.shape[-2])
+    if logits.shape[1:] != tuple(-(-n // stride) for n in label.shape[1:]):
+        raise ValueError(
+            'coarse_bce: expected logits of the size of the label divided by '
+            f'a whole stride, got {tuple(logits.shape[1:])} for labels of '
+            f'{tuple(label.shape[1:])}'
+        )
+    valid = (label != ignore_index).to(logits)
+    crack = (label == 1).to(logits)
+    weight, share = (
+        F.avg_pool2d(x[:, None], stride, ceil_mode=True).squeeze(1)
+        for x in (valid, crack)
+    )
+    return _weighted_bce(logits, share / weight.clamp(min=1e-6), weight)
+
+
+def _weighted_bce(
+    logits: Tensor, target: Tensor, weight: Tensor, pos_weight: float = 1.0
+) -> Tensor:
     loss = F.binary_cross_entropy_with_logits(
         logits,
-        (label == 1).to(logits),
-        weight=valid,
+        target,
+        weight=weight,
         pos_weight=logits.new_tensor(pos_weight),
         reduction='sum',
     )
-    return loss / valid.sum().clamp(min=1)
+    return loss / weight.sum().clamp(min=1)
 
 
 def soft_dice_loss(
@@ -128,8 +170,11 @@ class _BinaryLoss(nn.Module):
                 f'{type(self).__name__}: expected weight=None, got a tensor. '
                 "Remove the decode head's sampler."
             )
-        check_binary_input(pred, target)
+        self._check(pred, target)
         return self.loss_weight * self._loss(pred, target, ignore_index)
+
+    def _check(self, pred: Tensor, target: Tensor) -> None:
+        check_binary_input(pred, target)
 
     @property
     def loss_name(self) -> str:
@@ -197,3 +242,26 @@ class CrackDiceLoss(_BinaryLoss):
             smooth=self.smooth,
             per_image=self.per_image,
         )
+
+
+@MODELS.register_module()
+class CrackCoarseBCELoss(_BinaryLoss):
+    """Binary cross-entropy of a coarser map, see :func:`coarse_bce`.
+
+    For side outputs (CrackMamba, eq. 14 and 16).
+
+    Args:
+        loss_weight: Factor of the loss (CrackMamba: α3 = 0.1).
+        loss_name: Name in the log; keep the prefix ``loss_``.
+    """
+
+    def __init__(
+        self, loss_weight: float = 0.1, loss_name: str = 'loss_bce'
+    ) -> None:
+        super().__init__(loss_weight=loss_weight, loss_name=loss_name)
+
+    def _check(self, pred: Tensor, target: Tensor) -> None:
+        """:func:`coarse_bce` checks the sizes."""
+
+    def _loss(self, pred: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+        return coarse_bce(pred, target, ignore_index=ignore_index)
