@@ -1,0 +1,2 @@
+_base_ = './crackseu_cfd-256.py'
+model = dict(backbone=dict(blocks='CrackMambaBlock'))

@@ -1,0 +1,2 @@
+_base_ = './crackseu_deepcrack-384.py'
+model = dict(backbone=dict(blocks='CrackMambaBlock'))

@@ -1,0 +1,2 @@
+_base_ = './crackseu_steelcrack-512.py'
+model = dict(backbone=dict(blocks='CrackMambaBlock'))

@@ -1,0 +1,1 @@
+_base_ = '../../../configs/crackseu/crackseu_deepcrack-384.py'

@@ -1,0 +1,1 @@
+_base_ = '../../../configs/crackseu/crackseu_steelcrack-512.py'

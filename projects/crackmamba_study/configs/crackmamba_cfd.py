@@ -1,0 +1,2 @@
+_base_ = './conv_cfd.py'
+model = dict(backbone=dict(blocks='CrackMambaBlock'))

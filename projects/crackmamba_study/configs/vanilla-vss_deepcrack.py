@@ -1,0 +1,2 @@
+_base_ = './conv_deepcrack.py'
+model = dict(backbone=dict(blocks='VanillaVSSBlock'))

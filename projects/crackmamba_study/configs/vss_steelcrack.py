@@ -1,0 +1,2 @@
+_base_ = './conv_steelcrack.py'
+model = dict(backbone=dict(blocks='VSSBlock'))

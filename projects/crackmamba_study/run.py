@@ -1,0 +1,254 @@
+"""Train the blocks that He and Wang compare, and write their table.
+
+    python projects/crackmamba_study/run.py --dataset cfd --seeds 0 1 2
+
+trains CrackSeU-B with each block in turn (a run that has finished is not
+repeated, one that was stopped goes on) and writes the table, with the paper's
+columns beside ours. ``--table`` writes it from what has been run so far.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from prettytable import MARKDOWN, PrettyTable
+
+from mmseg_crackssm.analysis.benchmark_table import paper_rows, read_run
+from mmseg_crackssm.analysis.paper_counting import count_as_papers
+from mmseg_crackssm.apis.errors import UsageError, run_cli
+
+CONFIGS = Path(__file__).resolve().parent / 'configs'
+# Block: rows of Tables 2 and 4.
+BLOCKS = {
+    'conv': 'CrackSeU-B',
+    'vim': 'CrackSeU-B + Vim block',
+    'vanilla-vss': 'CrackSeU-B + vanilla VSS block',
+    'vss': 'CrackSeU-B + VSS block',
+    'crackmamba': 'CrackSeU-B + CrackMamba',
+}
+
+
+class Dataset(NamedTuple):
+    """What is known of a data set.
+
+    Attributes:
+        paper: Its name among the papers' results, '' if the paper has none.
+        shape: Height and width at which multiply-accumulates are counted.
+    """
+
+    paper: str
+    shape: tuple[int, int]
+
+
+DATASETS = {
+    'deepcrack': Dataset('DeepCrack', (544, 384)),
+    'steelcrack': Dataset('SteelCrack', (512, 512)),
+    'cfd': Dataset('', (320, 480)),
+    'synthetic': Dataset('', (256, 256)),
+}
+SCORES = {'miIoU': 'mi IoU', 'miDice': 'mi Dice', 'F1': 'F1'}
+
+
+def work_dir_of(out: Path, block: str, dataset: str, seed: int) -> Path:
+    """Where a run is."""
+    return out / f'{block}_{dataset}_seed{seed}'
+
+
+def read_scores(work_dir: Path) -> dict[str, float] | None:
+    """Scores of a finished run, None if it has not finished."""
+    try:
+        return read_run(work_dir).scores
+    except (FileNotFoundError, UsageError):
+        return None
+
+
+def train(
+    block: str,
+    dataset: str,
+    seed: int,
+    work_dir: Path,
+    options: Sequence[str] = (),
+) -> None:
+    """Train and validate one row in a process of its own.
+
+    Args:
+        block: A key of :data:`BLOCKS`.
+        dataset: A key of :data:`DATASETS`.
+        seed: Seed of the run.
+        work_dir: Where its log and checkpoints go; a run that was stopped
+            there goes on.
+        options: ``--cfg-options`` of the training.
+
+    Raises:
+        UsageError: If the training fails; it has told why.
+    """
+    command = [
+        sys.executable,
+        '-m',
+        'mmseg_crackssm.apis.train',
+        str(CONFIGS / f'{block}_{dataset}.py'),
+        '--work-dir',
+        str(work_dir),
+        '--seed',
+        str(seed),
+        '--resume',
+    ]
+    if options:
+        command += ['--cfg-options', *options]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise UsageError(f'training {work_dir.name} failed, see above')
+
+
+def tabulate(
+    dataset: str, out: Path, blocks: Sequence[str], seeds: Sequence[int]
+) -> tuple[str, dict]:
+    """The table of a data set, from the runs that have finished.
+
+    Args:
+        dataset: A key of :data:`DATASETS`.
+        out: Folder of the runs.
+        blocks: Rows.
+        seeds: Seeds to look for.
+
+    Returns:
+        Markdown, and the same as plain numbers.
+    """
+    paper = {row.name: row for row in paper_rows(DATASETS[dataset].paper)}
+    table = PrettyTable(
+        ['block', 'runs', *SCORES.values(), 'parameters', 'MACs']
+        + [f'{name} (paper)' for name in (*list(SCORES.values())[:2], 'MACs')]
+    )
+    table.set_style(MARKDOWN)
+    report = {}
+    for block in blocks:
+        found = {
+            seed: scores
+            for seed in seeds
+            if (scores := read_scores(work_dir_of(out, block, dataset, seed)))
+        }
+        cost = count_as_papers(
+            CONFIGS / f'{block}_{dataset}.py', DATASETS[dataset].shape
+        )
+        ours = {
+            name: [scores[name] for scores in found.values()]
+            for name in SCORES
+        }
+        printed = paper.get(BLOCKS[block])
+        table.add_row(
+            [
+                block,
+                len(found) or '',
+                *(_mean_and_spread(values) for values in ours.values()),
+                f'{cost["params"]:,}',
+                f'{cost["macs"] / 1e9:.2f} G',
+                *(
+                    f'{100 * printed.scores[name]:.2f}' if printed else ''
+                    for name in ('miIoU', 'miDice')
+                ),
+                f'{printed.macs / 1e9:.2f} G' if printed else '',
+            ]
+        )
+        report[block] = {
+            'seeds': list(found),
+            'scores': ours,
+            'params': cost['params'],
+            'macs': cost['macs'],
+        }
+    return table.get_string(), report
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    if not values:
+        return ''
+    percent = [100 * x for x in values]
+    mean = f'{statistics.mean(percent):.2f}'
+    if len(percent) < 2:
+        return mean
+    return f'{mean} ± {statistics.stdev(percent):.2f}'
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--dataset', choices=DATASETS, default='cfd', help='default: cfd'
+    )
+    parser.add_argument(
+        '--blocks',
+        nargs='+',
+        choices=BLOCKS,
+        default=list(BLOCKS),
+        metavar='BLOCK',
+        help=f'rows, out of {", ".join(BLOCKS)} (default: all)',
+    )
+    parser.add_argument(
+        '--seeds',
+        nargs='+',
+        type=int,
+        default=[0],
+        help='one run each (default: 0)',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs/crackmamba_study'),
+        help='folder of runs and tables (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--table',
+        action='store_true',
+        help='train nothing, tabulate what has finished',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='settings of all runs, such as data_root=DIR',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit code.
+    """
+    return run_cli(partial(_run, parse_args(argv)))
+
+
+def _run(args: argparse.Namespace) -> None:
+    # Seeds outermost: whenever it is stopped, the rows are comparable.
+    todo = [
+        (block, seed, work_dir)
+        for seed in args.seeds
+        for block in args.blocks
+        if read_scores(
+            work_dir := work_dir_of(args.out, block, args.dataset, seed)
+        )
+        is None
+    ]
+    if not args.table:
+        for number, (block, seed, work_dir) in enumerate(todo, start=1):
+            sys.stderr.write(f'run {number} of {len(todo)}: {work_dir.name}\n')
+            train(block, args.dataset, seed, work_dir, args.cfg_options)
+    text, report = tabulate(args.dataset, args.out, args.blocks, args.seeds)
+    args.out.mkdir(parents=True, exist_ok=True)
+    target = args.out / f'{args.dataset}.md'
+    target.write_text(text + '\n', encoding='utf-8')
+    target.with_suffix('.json').write_text(json.dumps(report, indent=1))
+    sys.stdout.write(f'{text}\n\nwritten to {target}\n')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
