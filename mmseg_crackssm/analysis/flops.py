@@ -110,7 +110,7 @@ def count_flops(
         )
     image = torch.rand(1, in_channels, *shape)
     with (
-        _evaluating(model),
+        evaluating(model),
         _scanning_anyhow(model),
         FlopCounterMode(
             display=False, custom_mapping=_EXTRA_FORMULAS
@@ -139,6 +139,25 @@ def count_flops(
     }
 
 
+def build_model(cfg: Config | str | Path) -> nn.Module:
+    """Build a config's model with random weights.
+
+    Args:
+        cfg: Config, or the path of one.
+
+    Raises:
+        ValueError: If the config has no ``model``.
+    """
+    if not isinstance(cfg, Config):
+        cfg = Config.fromfile(cfg)
+    if 'model' not in cfg:
+        raise ValueError(
+            f'expected a config with a model, got one without: {cfg.filename}'
+        )
+    init_default_scope(cfg.get('default_scope') or 'mmseg')
+    return MODELS.build(cfg.model)
+
+
 def measure_config(cfg: Config | str | Path, shape: tuple[int, int]) -> dict:
     """Build a config's model with random weights and count it.
 
@@ -152,14 +171,7 @@ def measure_config(cfg: Config | str | Path, shape: tuple[int, int]) -> dict:
     Raises:
         ValueError: If the config has no ``model``.
     """
-    if not isinstance(cfg, Config):
-        cfg = Config.fromfile(cfg)
-    if 'model' not in cfg:
-        raise ValueError(
-            f'expected a config with a model, got one without: {cfg.filename}'
-        )
-    init_default_scope(cfg.get('default_scope') or 'mmseg')
-    model = MODELS.build(cfg.model)
+    model = build_model(cfg)
     return count_flops(model, shape=shape, in_channels=count_channels(model))
 
 
@@ -211,15 +223,22 @@ def format_report(report: dict) -> str:
     for table in (modules, kinds):
         table.align = 'r'
     modules.align['module'] = kinds.align['kind of operator'] = 'l'
+    operators = report.get('operator_macs', report['macs'])
     lines = [
         f'input       {height} x {width}',
         f'parameters  {report["params"]:,} ({report["params"] / 1e6:.2f} M)',
-        f'MACs        {_giga(report["macs"])} (convolutions, linear maps, '
+        f'MACs        {_giga(operators)} (convolutions, linear maps, '
         'matrix products)',
         f'scan FLOPs  {_giga(report["scan_flops"])}, not among the MACs',
         str(kinds),
         str(modules),
     ]
+    if 'operator_macs' in report:
+        lines.insert(
+            3,
+            f'as papers   {_giga(report["macs"])} (what hooks on '
+            'modules see, as ptflops 0.6.9 counts)',
+        )
     if report['auxiliary_params']:
         lines.append(
             f'Auxiliary heads, used in training alone, have another '
@@ -269,7 +288,7 @@ def _by_kind(operations: Counter) -> dict[str, dict[str, int]]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients and without fused attention.
 
     Fused attention layers are single operators without a formula.

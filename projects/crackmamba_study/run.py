@@ -20,7 +20,7 @@ from typing import NamedTuple
 from prettytable import MARKDOWN, PrettyTable
 
 from mmseg_crackssm.analysis.benchmark_table import paper_rows, read_run
-from mmseg_crackssm.analysis.paper_counting import count_as_papers
+from mmseg_crackssm.analysis.paper_counting import measure_config_as_papers
 from mmseg_crackssm.apis.errors import UsageError, run_cli
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
@@ -132,7 +132,7 @@ def tabulate(
             for seed in seeds
             if (scores := read_scores(work_dir_of(out, block, dataset, seed)))
         }
-        cost = count_as_papers(
+        cost = measure_config_as_papers(
             CONFIGS / f'{block}_{dataset}.py', DATASETS[dataset].shape
         )
         ours = {

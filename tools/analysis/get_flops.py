@@ -1,8 +1,10 @@
 """Parameters, MACs and scan FLOPs of a config's model.
 
 MACs are the multiply-accumulates of convolutions, linear maps and matrix
-products. Auxiliary heads, which only training uses, are left out. With
-``--json``, standard output holds one JSON object and nothing else.
+products; with ``--counting paper``, what the counter of the CrackMamba paper
+finds of them, with the former beside. Auxiliary heads, which only training
+uses, are left out. With ``--json``, standard output holds one JSON object and
+nothing else.
 """
 
 import argparse
@@ -14,7 +16,13 @@ from contextlib import redirect_stdout
 with redirect_stdout(sys.stderr):
     from mmengine.config import Config, DictAction
 
-    from mmseg_crackssm.analysis import format_report, measure_config
+    from mmseg_crackssm.analysis import (
+        format_report,
+        measure_config,
+        measure_config_as_papers,
+    )
+
+MEASURES = {'operators': measure_config, 'paper': measure_config_as_papers}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -28,6 +36,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar=('H', 'W'),
         help='height and width of the image, or one number for both '
         '(default: 512 512)',
+    )
+    parser.add_argument(
+        '--counting',
+        choices=tuple(MEASURES),
+        default='operators',
+        help='operators: what runs; paper: by the rules of ptflops 0.6.9, '
+        'seeing modules, not functions (default: %(default)s)',
     )
     parser.add_argument(
         '--json', action='store_true', help='print one JSON object'
@@ -51,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         cfg = Config.fromfile(args.config)
         if args.cfg_options:
             cfg.merge_from_dict(args.cfg_options)
-        report = measure_config(cfg, shape=shape)
+        report = MEASURES[args.counting](cfg, shape=shape)
     print(json.dumps(report) if args.json else format_report(report))
 
 
