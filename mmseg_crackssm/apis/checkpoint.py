@@ -134,12 +134,29 @@ def check_fits(
         if name not in found or found[name].shape != value.shape
     ]
     if wrong:
+        reason = _explain(model, found)
         meta = checkpoint.get('meta')
         name = meta.get('experiment_name') if isinstance(meta, dict) else None
         origin = f' (trained as {name!r})' if name else ''
         raise UsageError(
             f'checkpoint {str(path)!r}{origin} does not fit the config: '
             f'{len(wrong)} of {len(expected)} tensors of the model are '
-            f'missing or differ, first {"; ".join(wrong[:3])}. Use the '
-            'config that it was trained with'
+            f'missing or differ, first {"; ".join(wrong[:3])}. '
+            + (reason or 'Use the config that it was trained with')
         )
+
+
+def _explain(model: nn.Module, weights: Mapping) -> str | None:
+    """What a part of the model knows of why the weights do not fit."""
+    for name, module in model.named_modules():
+        explain = getattr(module, 'explain_mismatch', None)
+        # A bare checkpoint may be of that part alone.
+        for prefix in (f'{name.removeprefix("module.")}.', ''):
+            reason = explain and explain(
+                key.removeprefix(prefix)
+                for key in weights
+                if key.startswith(prefix)
+            )
+            if reason:
+                return reason
+    return None

@@ -13,6 +13,8 @@ from mmseg.registry import MODELS
 
 from checks import untrained_parameters
 from mmseg_crackssm.analysis.flops import count_params
+from mmseg_crackssm.apis.checkpoint import check_fits
+from mmseg_crackssm.apis.errors import UsageError
 from mmseg_crackssm.models.backbones.crackseu import (
     BLOCKS,
     NORM_CFG,
@@ -224,6 +226,69 @@ def test_one_block_per_stage():
         'VimBlock',
     ]
     assert model.stages[3][0].s6.d_state == 4
+
+
+@pytest.mark.parametrize('block', BLOCKS)
+@pytest.mark.parametrize('norm_cfg', NORMS.values())
+def test_own_checkpoint_is_loaded(block, norm_cfg):
+    model = CrackSeUBackbone(blocks=block, norm_cfg=norm_cfg)
+    model.load_state_dict(model.state_dict())
+
+
+@pytest.mark.parametrize('block', BLOCKS)
+def test_checkpoint_of_another_block_or_norm(base, block):
+    """What strict=False would leave random is named instead."""
+    other = 'conv' if block != 'conv' else 'VimBlock'
+    weights = build(base, blocks=block).state_dict()
+    with pytest.raises(
+        ValueError,
+        match=f'has norm LN and blocks {other}; the checkpoint seems to have '
+        f'norm LN and blocks {block}',
+    ):
+        build(base, blocks=other).load_state_dict(weights, strict=False)
+    with pytest.raises(ValueError, match='has norm BN .* to have norm LN'):
+        build(base, blocks=block, norm_cfg=NORMS['BN']).load_state_dict(
+            weights, strict=False
+        )
+
+
+@pytest.mark.parametrize('wrong', ['VimBlock', 'published'])
+def test_commands_say_it_too(base, golden, wrong):
+    weights = (
+        weights_by_rule(golden[1])
+        if wrong == 'published'
+        else build(base, blocks=wrong).state_dict()
+    )
+    expected = 'crackseu.py SRC DST' if wrong == 'published' else wrong
+    with pytest.raises(UsageError, match=expected):
+        check_fits(build(base), {'state_dict': weights}, 'some.pth')
+
+
+def test_published_checkpoint_wants_the_converter(base, golden):
+    weights = weights_by_rule(golden[1])
+    with pytest.raises(ValueError, match='model_converters/crackseu.py'):
+        build(base).backbone.load_state_dict(weights, strict=False)
+
+
+def test_converter_command(converter, base, golden, tmp_path, capsys):
+    source, target = tmp_path / 'published.pth', tmp_path / 'new' / 'own.pth'
+    weights = weights_by_rule(golden[1])
+    torch.save({f'module.{k}': v for k, v in weights.items()}, source)
+    converter.main([str(source), str(target)])
+    name = 'crackseu-bn' if golden[0] == 'BN' else 'crackseu'
+    assert f'configs/crackseu/{name}_*.py' in capsys.readouterr().out
+    model = build(base, norm_cfg=NORMS[golden[0]])
+    model.load_state_dict(torch.load(target, weights_only=True))
+
+
+def test_converter_refuses_other_files(converter, tmp_path, capsys):
+    with pytest.raises(ValueError, match='fusion1.conv1'):
+        converter.convert({'layers.0.weight': torch.zeros(1)})
+    with pytest.raises(ValueError, match='conv9'):
+        converter.convert({'conv9.conv1.weight': torch.zeros(1)})
+    with pytest.raises(SystemExit):
+        converter.main([str(tmp_path / 'gone.pth'), str(tmp_path / 'x.pth')])
+    assert 'does not exist' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,10 @@ ATTENTION = {
     'ca.fc2': 'channel_attention.fc2',
     'sa.conv1': 'spatial_attention.conv',
 }
-STAGE_MODULE = re.compile(r'conv(\d)\.(.+)')
+STAGE_MODULE = re.compile(r'conv([1-5])\.(.+)')
 UPSAMPLE_MODULE = re.compile(r'upsample_([2345])_[13]\.(conv|norm)')
-FUSION_MODULE = re.compile(r'fusion(\d)\.(.+)')
-FUSION_PART = re.compile(r'(conv|norm)(\d)')
+FUSION_MODULE = re.compile(r'fusion([1-3])\.(.+)')
+FUSION_PART = re.compile(r'(conv|norm)([1-5])')
 
 
 def convert_module(name: str, norm: str) -> str | None:

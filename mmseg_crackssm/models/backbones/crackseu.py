@@ -1,6 +1,6 @@
 """Encoder of CrackSeU, with convolutions or Mamba blocks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch.nn as nn
@@ -133,6 +133,81 @@ class CrackSeUBackbone(BaseModule):
             x = stage(x if i == 0 else self.pool(x))
             outs.append(x)
         return tuple(outs)
+
+    def explain_mismatch(self, keys: Iterable[str]) -> str | None:
+        """Say what a checkpoint is of, if not of this network.
+
+        Args:
+            keys: Its names within this module.
+
+        Returns:
+            A message with the remedy, None if nothing speaks against it.
+        """
+        keys = list(keys)
+        if any(key.startswith('conv1.conv1.') for key in keys):
+            return (
+                'CrackSeUBackbone: this is a checkpoint of the published '
+                'CrackSeU code. Convert it first: python '
+                'tools/model_converters/crackseu.py SRC DST'
+            )
+        found, wanted = describe_keys(keys), describe_keys(self.state_dict())
+        if found is None or found == wanted:
+            return None
+        return (
+            f'CrackSeUBackbone: this model has {wanted}; the checkpoint '
+            f'seems to have {found}. Set norm_cfg and blocks to the '
+            "checkpoint's, or take another checkpoint"
+        )
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any
+    ) -> None:
+        # mmengine loads with strict=False: what does not match would silently
+        # stay random.
+        message = self.explain_mismatch(
+            key.removeprefix(prefix)
+            for key in state_dict
+            if key.startswith(prefix)
+        )
+        if message is not None:
+            raise ValueError(message)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def describe_keys(keys: Iterable[str]) -> str | None:
+    """Normalisation and blocks that names of parameters tell of.
+
+    Args:
+        keys: Names within :class:`CrackSeUBackbone`.
+
+    Returns:
+        Such as 'norm LN and blocks conv', None if they tell of none.
+    """
+    found = set(keys)
+    norm = next(
+        (n for n in ('ln', 'bn') if f'stages.0.0.{n}.weight' in found), None
+    )
+    stages = [
+        _describe_block([k for k in found if k.startswith(f'stages.{i}.0.')])
+        for i in range(1, NUM_STAGES)
+    ]
+    if norm is None or None in stages:
+        return None
+    blocks = stages[0] if len(set(stages)) == 1 else ', '.join(stages)
+    return f'norm {norm.upper()} and blocks {blocks}'
+
+
+def _describe_block(keys: Sequence[str]) -> str | None:
+    for part, block in (
+        ('.mixers.', 'VimBlock'),
+        ('.attention_norm.', 'CrackMambaBlock'),
+        ('.mlp.', 'VSSBlock'),
+        ('.ss2d.', 'VanillaVSSBlock'),
+        ('.0.conv.weight', 'conv'),
+    ):
+        if any(part in key for key in keys):
+            return block
+    return 'another block' if keys else None
 
 
 def _conv(

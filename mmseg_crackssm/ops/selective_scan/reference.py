@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..discretization import discretize_diagonal
+
 
 def selective_scan_reference(
     u: Tensor,
@@ -14,6 +16,7 @@ def selective_scan_reference(
     D: Tensor | None = None,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
+    discretization: str = 'practical',
 ) -> Tensor:
     """Run the recurrence step by step; torch differentiates it.
 
@@ -36,6 +39,9 @@ def selective_scan_reference(
         D: Skip weights, (D,).
         delta_bias: Added to ``delta`` before the softplus, (D,).
         delta_softplus: Whether the steps pass a softplus.
+        discretization: One of
+            :data:`~mmseg_crackssm.ops.discretization.METHODS`; the other
+            backends have ``'practical'`` alone, as Mamba's code has.
 
     Returns:
         Output sequence, (B, D, L), in the precision of the inputs.
@@ -57,8 +63,10 @@ def selective_scan_reference(
     state = u.new_zeros(*u.shape[:2], A.shape[1])
     outputs = []
     for u_t, delta_t, B_t, C_t in columns:
-        decay = torch.exp(delta_t[..., None] * A)
-        state = decay * state + (delta_t * u_t)[..., None] * B_t
+        decay, gain = discretize_diagonal(
+            delta_t[..., None], A, discretization
+        )
+        state = decay * state + gain * u_t[..., None] * B_t
         outputs.append((state * C_t).sum(-1))
     y = torch.stack(outputs, dim=-1)
     return y if D is None else y + D[:, None] * u
