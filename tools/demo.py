@@ -20,7 +20,11 @@ from mmseg_crackssm.apis import (
 )
 from mmseg_crackssm.apis.errors import check_output_folder, run_cli
 from mmseg_crackssm.datasets.synthetic import draw_crack
-from mmseg_crackssm.visualization import draw_comparison, draw_overlay
+from mmseg_crackssm.visualization import (
+    draw_comparison,
+    draw_overlay,
+    write_image,
+)
 
 CONFIG = 'crackssm/crackssm_synthetic-256.py'
 
@@ -93,8 +97,7 @@ def run_demo(out: Path, seconds: float | None) -> int:
         load_config(CONFIG).test_dataloader.dataset,
         num_images=8,
     )
-    if not cv2.imwrite(str(picture), sheet):
-        raise OSError(f'cannot write {picture}')
+    write_image(picture, sheet)
     print('\nHeld-out synthetic images:')
     for name in ('F1', 'P', 'R', 'mIoU', 'ODS', 'OIS'):
         print(f'  {name:<5}{scores[f"crack/{name}"]:.4f}')

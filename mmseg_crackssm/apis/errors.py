@@ -39,6 +39,24 @@ def check_output_folder(path: str | Path, option: str) -> None:
         )
 
 
+def check_output_file(path: Path, option: str) -> None:
+    """Make sure that a file can be written, before the work for it.
+
+    Args:
+        path: The file, which need not exist, nor its folder.
+        option: What named it, for the message.
+
+    Raises:
+        UsageError: If a folder is in its place, or its own folder cannot be
+            written.
+    """
+    if path.is_dir():
+        raise UsageError(
+            f'{option} {str(path)!r} is a folder, expected the name of a file'
+        )
+    check_output_folder(path.parent, option)
+
+
 def run_cli(command: Callable[[], int | None]) -> int:
     """Run a command; end a mendable error with its message alone.
 

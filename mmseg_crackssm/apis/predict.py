@@ -19,9 +19,8 @@ from mmseg.models import BaseSegmentor
 
 from mmseg_crackssm.engine.hooks.visualization_hook import (
     probability_to_uint16,
-    write_png,
 )
-from mmseg_crackssm.visualization import draw_overlay
+from mmseg_crackssm.visualization import draw_overlay, write_image
 
 from .errors import UsageError, check_output_folder, run_cli
 from .inference import check_settings, init_model, predict_images, read_image
@@ -229,9 +228,9 @@ def _write_prediction(
 ) -> None:
     mask = item['mask']
     probability = probability_to_uint16(item['probability'])
-    write_png(out / 'mask' / name, mask.astype(np.uint8) * 255)
-    write_png(out / 'probability' / name, probability)
-    write_png(out / 'overlay' / name, draw_overlay(image, mask))
+    write_image(out / 'mask' / name, mask.astype(np.uint8) * 255)
+    write_image(out / 'probability' / name, probability)
+    write_image(out / 'overlay' / name, draw_overlay(image, mask))
 
 
 def _batches(

@@ -12,24 +12,11 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 
-from mmseg_crackssm.visualization import draw_comparison, draw_overlay
-
-
-def write_png(path: Path, array: np.ndarray) -> None:
-    """Write a PNG under any file name, making its folder.
-
-    Args:
-        path: File to write.
-        array: uint8 or uint16, (H, W) or BGR (H, W, 3).
-
-    Raises:
-        OSError: If it cannot be encoded or written.
-    """
-    done, data = cv2.imencode('.png', array)
-    if not done:
-        raise OSError(f'{path}: cannot encode an image of {array.shape}')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.tobytes())
+from mmseg_crackssm.visualization import (
+    draw_comparison,
+    draw_overlay,
+    write_image,
+)
 
 
 def probability_to_uint16(probability: np.ndarray) -> np.ndarray:
@@ -99,7 +86,7 @@ class CrackVisualizationHook(Hook):
             image = _image_of(sample, inputs[i], dataset)
             painted = _paint(image, mask, sample)
             if self.overlay_dir:
-                write_png(self.overlay_dir / f'{name}.png', painted)
+                write_image(self.overlay_dir / f'{name}.png', painted)
             rgb = np.ascontiguousarray(painted[..., ::-1])
             if self.show:
                 runner.visualizer.show(
@@ -128,10 +115,10 @@ class CrackVisualizationHook(Hook):
         # head here, but raw logits of a head with more channels.
         scores = sample.seg_logits.data.float()
         scores = scores[0] if len(scores) == 1 else scores.softmax(0)[1]
-        write_png(
+        write_image(
             self.out_dir / 'mask' / f'{name}.png', mask.astype(np.uint8) * 255
         )
-        write_png(
+        write_image(
             self.out_dir / 'probability' / f'{name}.png',
             probability_to_uint16(scores.cpu().numpy()),
         )

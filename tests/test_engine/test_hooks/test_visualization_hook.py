@@ -11,8 +11,11 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from mmseg_crackssm.engine import CrackVisualizationHook
-from mmseg_crackssm.engine.hooks.visualization_hook import write_png
-from mmseg_crackssm.visualization import draw_comparison, draw_overlay
+from mmseg_crackssm.visualization import (
+    draw_comparison,
+    draw_overlay,
+    write_image,
+)
 
 
 def _sample(path: Path | None, scores: torch.Tensor) -> SegDataSample:
@@ -58,7 +61,7 @@ def test_files_keep_names_and_folders(tmp_path, scores):
     image = np.full((6, 5, 3), 100, np.uint8)
     samples = []
     for name in ('a/x.png', 'b/x.png'):
-        write_png(root / name, image)
+        write_image(root / name, image)
         samples.append(_sample(root / name, scores))
     samples[0].gt_sem_seg = PixelData(
         data=torch.ones(1, 6, 5, dtype=torch.uint8)
