@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 import mmseg_crackssm
 
+from ..datasets.crack_dataset import list_names
 from .errors import UsageError
 
 _PACKAGE = Path(mmseg_crackssm.__file__).resolve().parent
@@ -61,7 +62,7 @@ def find_config(name: str | Path) -> Path:
     hint = (
         'similar: ' + ', '.join(stems[stem] for stem in near)
         if near
-        else f'shipped: {", ".join(known) or "none"}'
+        else f'shipped: {list_names(list(known)) or "none"}'
     )
     raise FileNotFoundError(
         f'config {str(name)!r} is neither a file nor a shipped config ({hint})'

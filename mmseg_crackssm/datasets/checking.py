@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from statistics import median
 from typing import NamedTuple
 
 import imagehash
@@ -21,9 +22,12 @@ HASH_SIDE = 16
 MAX_DISTANCE = 40
 
 #: Kinds of findings with which training or its scores are not sound.
-ERRORS = ('unreadable', 'unpaired', 'size', 'values', 'no crack', 'duplicate')
+ERRORS = (
+    *('unusable', 'unreadable', 'unpaired', 'size', 'values', 'no crack'),
+    *('inverted split', 'duplicate'),
+)
 #: Kinds that call for a look.
-WARNINGS = ('empty', 'orientation', 'inverted', 'near-duplicate')
+WARNINGS = ('orientation', 'inverted', 'near-duplicate')
 #: Share of crack pixels from which a mask is probably inverted.
 INVERTED_SHARE = 0.5
 
@@ -151,7 +155,7 @@ def _check_mask(checked: Checked) -> None:
         return
     valid = label != 255
     checked.share = float((label == 1).sum() / max(valid.sum(), 1))
-    if checked.share > INVERTED_SHARE:
+    if checked.share > INVERTED_SHARE and _may_be_inverted(sample):
         checked.add(
             'inverted',
             path,
@@ -160,12 +164,22 @@ def _check_mask(checked: Checked) -> None:
         )
 
 
-def find_splits_without_crack(checked: Sequence[Checked]) -> list[Finding]:
-    """Splits in which no mask has a crack: nothing can be learned there."""
+def _may_be_inverted(sample: Sample) -> bool:
+    """Whether nobody has said which values are crack."""
+    loader = sample.loader
+    return loader.crack_values is None and loader.crack_colors is None
+
+
+def _shares_by_split(checked: Iterable[Checked]) -> dict[str, list[float]]:
     shares: dict[str, list[float]] = {}
     for item in checked:
         if item.share is not None:
             shares.setdefault(item.sample.split, []).append(item.share)
+    return shares
+
+
+def find_splits_without_crack(checked: Sequence[Checked]) -> list[Finding]:
+    """Splits in which no mask has a crack: nothing can be learned there."""
     return [
         Finding(
             'no crack',
@@ -174,8 +188,27 @@ def find_splits_without_crack(checked: Sequence[Checked]) -> list[Finding]:
             f'none of its {len(values)} masks has a crack pixel: check how '
             'masks are read',
         )
-        for split, values in shares.items()
+        for split, values in _shares_by_split(checked).items()
         if not any(values)
+    ]
+
+
+def find_inverted_splits(checked: Sequence[Checked]) -> list[Finding]:
+    """Splits whose masks are more than half crack, as a rule."""
+    shares = _shares_by_split(x for x in checked if _may_be_inverted(x.sample))
+    return [
+        Finding(
+            'inverted split',
+            split,
+            '',
+            f'half of its {len(values)} masks are at least '
+            f'{median(values):.0%} crack: if cracks are dark in them, load '
+            'them with LoadCrackAnnotations(crack_values=[0]) and check a '
+            'folder with --crack-values 0; if this is right, with the value '
+            'that is crack ([255] or [1])',
+        )
+        for split, values in shares.items()
+        if median(values) > INVERTED_SHARE
     ]
 
 
@@ -242,5 +275,6 @@ def check_samples(
     checked = list(mapper(check_sample, samples))
     findings = [finding for item in checked for finding in item.findings]
     findings += find_splits_without_crack(checked)
+    findings += find_inverted_splits(checked)
     findings += find_duplicates(checked)
     return checked, findings

@@ -267,7 +267,7 @@ class CrackDataset(BaseSegDataset):
         self, images: dict[str, str], masks: dict[str, str] | None
     ) -> list[tuple[str, str | None]]:
         """Pair the samples that the split file names, in its order."""
-        names = self._read_split()
+        names = self._read_split(self.ann_file)
         if not names:
             raise ValueError(
                 f'the split file {printable(self.ann_file)} names no sample'
@@ -299,11 +299,11 @@ class CrackDataset(BaseSegDataset):
             )
         return pairs
 
-    def _read_split(self) -> list[tuple[str, str]]:
-        """Names of image and mask, without suffix, in the split file."""
-        if not fileio.isfile(self.ann_file, backend_args=self.backend_args):
-            raise self._missing('split file', self.ann_file)
-        content = fileio.get(self.ann_file, backend_args=self.backend_args)
+    def _read_split(self, path: str) -> list[tuple[str, str]]:
+        """Names of image and mask, without suffix, in a split file."""
+        if not fileio.isfile(path, backend_args=self.backend_args):
+            raise self._missing('split file', path)
+        content = fileio.get(path, backend_args=self.backend_args)
         # File names need not be UTF-8; the file system's own escapes keep
         # any bytes. An editor may have put a byte order mark in front.
         text = content.decode('utf-8-sig', errors='surrogateescape')

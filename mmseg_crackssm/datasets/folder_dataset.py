@@ -7,7 +7,7 @@ import mmengine.fileio as fileio
 from mmengine.logging import print_log
 from mmseg.registry import DATASETS
 
-from .crack_dataset import CrackDataset, take_of_ten
+from .crack_dataset import CrackDataset, printable, take_of_ten
 
 IMAGE_NAMES = ('images', 'image', 'imgs', 'img', 'JPEGImages')
 MASK_NAMES = (
@@ -39,7 +39,10 @@ class CrackFolderDataset(CrackDataset):
        order of their names the ninth goes to val and the tenth to test.
 
     and so for ``val`` and ``test``; where a folder has only one of these two,
-    it serves as both. What was found is logged.
+    it serves as both. In case 4 a split without a file has the images that no
+    file names: with ``train.txt`` alone, all others are val and test. In the
+    cases before, a split without folders is an error. What was found is
+    logged.
 
     Args:
         data_root: The folder.
@@ -49,8 +52,9 @@ class CrackFolderDataset(CrackDataset):
         **kwargs: Passed to :class:`CrackDataset`.
 
     Raises:
-        FileNotFoundError: If ``data_root`` holds no such folders.
-        ValueError: If there is no such split.
+        FileNotFoundError: If ``data_root`` holds no such folders, or none of
+            this split.
+        ValueError: If there is no such split, or no image is left for it.
     """
 
     def __init__(
@@ -67,30 +71,38 @@ class CrackFolderDataset(CrackDataset):
             )
         self.split = split
         self._takes = None
+        self._other_lists: list[str] = []
         if data_prefix is None:
             images, masks, found = _find_folders(data_root, split)
             data_prefix = dict(img_path=images, seg_map_path=masks)
             ann_file = ann_file or (found or '')
             if found is None and not ann_file:
-                self._takes = TENTHS[split]
+                self._other_lists = _find_lists(data_root)
+                self._takes = None if self._other_lists else TENTHS[split]
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
             data_prefix=data_prefix,
             **kwargs,
         )
-        print_log(
+        message = (
             f'{split}: {len(self)} images of '
             f'{self.data_prefix["img_path"]}, masks of '
             f'{self.data_prefix["seg_map_path"]}'
-            + (f', named by {self.ann_file}' if self.ann_file else '')
-            + (', split by their order' if self._takes else ''),
-            logger='current',
         )
+        if self.ann_file:
+            message += f', named by {self.ann_file}'
+        elif self._other_lists:
+            message += f', not named by {" or ".join(self._other_lists)}'
+        elif self._takes:
+            message += ', split by their order'
+        print_log(printable(message), logger='current')
 
     def _pair_all(
         self, images: dict[str, str], masks: dict[str, str] | None
     ) -> list[tuple[str, str | None]]:
+        if self._other_lists:
+            images, masks = self._not_listed(images, masks)
         pairs = super()._pair_all(images, masks)
         if self._takes is None:
             return pairs
@@ -102,6 +114,28 @@ class CrackFolderDataset(CrackDataset):
                 'train.txt, val.txt and test.txt'
             )
         return taken
+
+    def _not_listed(
+        self, images: dict[str, str], masks: dict[str, str] | None
+    ) -> tuple[dict[str, str], dict[str, str] | None]:
+        """Files of the samples that no split file names."""
+        named = {
+            name
+            for file in self._other_lists
+            for name in self._read_split(osp.join(self.data_root, file))
+        }
+        known = ({image for image, _ in named}, {mask for _, mask in named})
+        images = {k: v for k, v in images.items() if k not in known[0]}
+        if masks is not None:
+            masks = {k: v for k, v in masks.items() if k not in known[1]}
+        if not images:
+            raise ValueError(
+                f'no image is left for {self.split!r}: all are named by '
+                f'{" or ".join(self._other_lists)} in '
+                f'{printable(osp.abspath(self.data_root))}. Name those of '
+                f'{self.split!r} in {self.split}.txt alone'
+            )
+        return images, masks
 
 
 def _candidates(split: str) -> Iterator[tuple[str, str]]:
@@ -123,12 +157,21 @@ def _find_folders(root: str, split: str) -> tuple[str, str, str | None]:
     for images, masks in _candidates(split):
         if _are_folders(root, images, masks):
             return images, masks, ''
+    for other in SPLITS:
+        for images, masks in _candidates(other):
+            if _are_folders(root, images, masks):
+                raise FileNotFoundError(
+                    f'{printable(osp.abspath(root))} holds {images} and '
+                    f'{masks} for {other!r}, but no such folders for '
+                    f'{split!r}: move its images and masks there'
+                )
     for images in IMAGE_NAMES:
         for masks in MASK_NAMES:
             if _are_folders(root, images, masks):
                 return images, masks, _find_list(root, split)
     raise FileNotFoundError(
-        f'{osp.abspath(root)} holds no folder of images with one of masks. '
+        f'{printable(osp.abspath(root))} holds no folder of images with one '
+        'of masks. '
         f'Expected e.g. images and masks (also {", ".join(IMAGE_NAMES[1:])}; '
         f'{", ".join(MASK_NAMES[1:])}), or these below {split}. Other names: '
         'data_prefix=dict(img_path=..., seg_map_path=...); set data_root by '
@@ -146,3 +189,9 @@ def _find_list(root: str, split: str) -> str | None:
             if fileio.isfile(osp.join(root, file)):
                 return file
     return None
+
+
+def _find_lists(root: str) -> list[str]:
+    """The split files of all splits, each once."""
+    found = (_find_list(root, split) for split in SPLITS)
+    return list(dict.fromkeys(file for file in found if file is not None))

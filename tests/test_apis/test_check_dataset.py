@@ -1,5 +1,7 @@
 import json
+import os
 import runpy
+import shutil
 import sys
 
 import cv2
@@ -118,6 +120,12 @@ def invert(data):
     Image.fromarray(mask).save(path)
 
 
+def invert_all(data):
+    for path in (data / 'train/masks').iterdir():
+        mask = 255 - np.asarray(Image.open(path))
+        Image.fromarray(mask).save(path)
+
+
 @pytest.mark.parametrize(
     ('spoil', 'found', 'sound'),
     [
@@ -131,6 +139,7 @@ def invert(data):
         (compress_across, ['near-duplicate'], True),
         (turn, ['orientation', 'orientation'], True),
         (invert, ['inverted'], True),
+        (invert_all, ['inverted'] * 3 + ['inverted split'], False),
     ],
 )
 def test_findings(data, tmp_path, capsys, spoil, found, sound):
@@ -142,6 +151,91 @@ def test_findings(data, tmp_path, capsys, spoil, found, sound):
     assert ('ERROR' in out) == (not sound)
     assert report['findings'][0]['message'] in out
     assert (tmp_path / 'sheet.png').is_file()
+
+
+@pytest.fixture
+def flat(data):
+    """Nine images in one folder, without split files."""
+    for kind in ('images', 'masks'):
+        (data / kind).mkdir()
+        for split in ('train', 'val', 'test'):
+            for path in (data / split / kind).iterdir():
+                path.rename(data / kind / f'{split}{path.name}')
+    for split in ('train', 'val', 'test'):
+        shutil.rmtree(data / split)
+    return data
+
+
+def name(data, split, *names):
+    (data / f'{split}.txt').write_text('\n'.join(names))
+
+
+def test_image_in_two_split_files(flat, tmp_path):
+    name(flat, 'train', 'train0', 'train1', 'val0')
+    name(flat, 'val', 'val0', 'val1')
+    code, report = run(flat, tmp_path)
+    assert kinds(report) == ['duplicate'] and code == 1
+    assert report['splits']['val']['images'] == 2
+
+
+def test_val_that_serves_as_test_is_no_duplicate(flat, tmp_path, capsys):
+    name(flat, 'train', 'train0', 'train1')
+    name(flat, 'val', 'val0', 'val1')
+    code, report = run(flat, tmp_path)
+    assert report['findings'] == [] and code == 0
+    assert list(report['splits']) == ['train', 'val']
+    config = ['crackssm_folder-448', '--data-root', str(flat)]
+    assert main(config) == 0
+    options = ['crackssm_folder-448', '--cfg-options', f'data_root={flat}']
+    assert main(options) == 0
+
+
+def test_a_split_that_is_the_training_set(flat, tmp_path):
+    for split in ('train', 'val'):
+        name(flat, split, 'train0', 'train1')
+    assert kinds(run(flat, tmp_path)[1]) == ['duplicate'] * 2
+
+
+def test_splits_that_cannot_be_used(flat, tmp_path, capsys):
+    """Whatever keeps a run from starting is an error here."""
+    code, report = run(flat, tmp_path)
+    assert kinds(report) == ['unusable'] and code == 1
+    assert '9 images are too few' in capsys.readouterr().out
+    name(flat, 'train', *(path.stem for path in (flat / 'masks').iterdir()))
+    assert kinds(run(flat, tmp_path)[1]) == ['unusable'] * 2
+    name(flat, 'train', 'train0', 'nobody')
+    assert 'unusable' in kinds(run(flat, tmp_path)[1])
+
+
+def test_options_of_a_folder(data, tmp_path, capsys):
+    for split in ('train', 'val', 'test'):
+        for path in (data / split / 'masks').iterdir():
+            mask = 255 - np.asarray(Image.open(path))
+            Image.fromarray(mask).save(path.with_name(f'{path.stem}_m.PNG'))
+            path.unlink()
+    options = ('--mask-suffix', '_m.png', '--img-suffix', '.png')
+    code, report = run(data, tmp_path, *options, '--crack-values', '0')
+    assert code == 0 and report['findings'] == []
+    assert report['splits']['val']['crack_share'] == pytest.approx(4 / 64)
+    assert run(data, tmp_path, *options)[0] == 1
+    assert '--crack-values 0' in capsys.readouterr().out
+
+
+def test_no_log_among_the_progress(data, tmp_path, capfd):
+    invert_all(data)
+    run(data, tmp_path, '--sheet', tmp_path / 'sheet.png')
+    captured = capfd.readouterr()
+    assert 'silences this' not in captured.out + captured.err
+
+
+def test_file_names_in_another_encoding(flat, tmp_path, capsys):
+    root = flat.rename(tmp_path / b'stra\xdfe'.decode('utf-8', 'replace'))
+    root = root.rename(tmp_path / os.fsdecode(b'stra\xdfe'))
+    name(root, 'train', 'train0', 'train1')
+    sheet = root / os.fsdecode(b'bl\xe4tter.png')
+    code, _ = run(root, tmp_path, '--sheet', sheet)
+    assert code == 0 and sheet.stat().st_size > 1000
+    assert 'Worst cases' in capsys.readouterr().out
 
 
 def test_real_images(crack_data_dir, tmp_path, capsys):
@@ -164,11 +258,15 @@ def test_real_images(crack_data_dir, tmp_path, capsys):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (('nowhere',), 'neither a file nor a shipped config'),
+        (('nowhere',), 'no folder nowhere; and config'),
         (('crackssm_synthetic-256',), 'no data set of files'),
         (('crackssm_tut-448',), 'Download the TUT dataset'),
         (('{}', '--workers', '0'), '--workers'),
         (('{}',), 'holds no folder of images'),
+        (('{}', '--sheet', 'x.abc'), 'suffix of an image format'),
+        (('{}', '--json', '{}'), 'is a folder, expected the name of a file'),
+        (('{}', '--data-root', '{}'), '--data-root is for configs'),
+        (('crackssm_tut-448', '--img-suffix', '.x'), 'is for folders'),
     ],
 )
 def test_bad_arguments(tmp_path, monkeypatch, capsys, args, message):

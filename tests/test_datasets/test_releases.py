@@ -340,6 +340,38 @@ def test_folder_without_split(tmp_path):
     assert len(set.union(*parts)) == 20
 
 
+@pytest.mark.parametrize('listed', ['train', 'val', 'test'])
+def test_folder_with_one_split_file(tmp_path, listed):
+    """What the file does not name is the rest, so that nothing leaks."""
+    folders(tmp_path, 'images', 'masks', count=20)
+    (tmp_path / f'{listed}.txt').write_text('001.a\n008.a\n009.a\n')
+    sets = {
+        split: {
+            Path(info['img_path']).name[:3]
+            for info in datasets.CrackFolderDataset(
+                data_root=str(tmp_path), split=split
+            )
+        }
+        for split in ('train', 'val', 'test')
+    }
+    assert sets[listed] == {'001', '008', '009'}
+    assert len(sets['train'] | sets['val']) == 20
+    assert not sets['train'] & sets['val']
+    assert sets['val'] == sets['test']
+    names = '\n'.join(f'{i:03}.a' for i in range(20))
+    (tmp_path / f'{listed}.txt').write_text(names)
+    other = 'val' if listed == 'train' else 'train'
+    with pytest.raises(ValueError, match=f'no image is left for {other!r}'):
+        datasets.CrackFolderDataset(data_root=str(tmp_path), split=other)
+
+
+def test_folder_with_folders_of_one_split(tmp_path):
+    folders(tmp_path, 'images/train', 'masks/train', count=20)
+    assert len(datasets.CrackFolderDataset(data_root=str(tmp_path))) == 20
+    with pytest.raises(FileNotFoundError, match="no such folders for 'val'"):
+        datasets.CrackFolderDataset(data_root=str(tmp_path), split='val')
+
+
 def test_folder_says_what_it_looked_for(tmp_path):
     folders(tmp_path, 'pictures', 'masks')
     with pytest.raises(FileNotFoundError, match='data_root=FOLDER'):

@@ -164,7 +164,9 @@ class LoadCrackAnnotations(BaseTransform):
         path = results['seg_map_path']
         mask = self._open(path)
         self._check_size(mask.image, results)
-        results['gt_seg_map'] = self.read(mask, results)
+        label = self.read(mask, results)
+        self._warn_if_inverted(label, path)
+        results['gt_seg_map'] = label
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 
@@ -308,15 +310,16 @@ class LoadCrackAnnotations(BaseTransform):
                     f'threshold={DEFAULT_THRESHOLD} for grey levels, '
                     'ignore_values=[...] for pixels to leave out'
                 ) from None
-            self._warn_if_inverted(counted, table, path)
         table[ignored] = 255
         return table[grey]
 
-    def _warn_if_inverted(
-        self, histogram: np.ndarray, table: np.ndarray, path: str
-    ) -> None:
-        share = histogram[table == 1].sum() / max(histogram.sum(), 1)
-        if share > 0.5 and not self._warned_inverted:
+    def _warn_if_inverted(self, label: np.ndarray, path: str) -> None:
+        told = (self.threshold, self.crack_values, self.crack_colors)
+        if self._warned_inverted or any(x is not None for x in told):
+            return
+        crack = np.count_nonzero(label == 1)
+        share = crack / max(np.count_nonzero(label != 255), 1)
+        if share > 0.5:
             self._warned_inverted = True
             print_log(
                 f'{share:.0%} of the mask {printable(path)} is crack. If '
