@@ -52,7 +52,7 @@ def make_pairs(folder: Path, count: int, size: int = 512) -> list[Pair]:
         for name, array in (('predictions', scores), ('labels', label)):
             path = folder / name / f'{index:04}.png'
             Image.fromarray(array.astype(np.uint8)).save(path)
-    return find_pairs(folder / 'predictions', folder / 'labels')
+    return find_pairs(folder / 'predictions', folder / 'labels').pairs
 
 
 def score_by_thresholds(pairs: Sequence[Pair]) -> dict[str, float]:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from prettytable import PrettyTable
 
-from ..apis.errors import UsageError, check_output_folder, run_cli
+from ..apis.errors import UsageError, check_output_file, run_cli
 from ..datasets.crack_dataset import COMMON_SUFFIXES, list_names, printable
 from ..datasets.transforms import LoadCrackAnnotations
 from ..evaluation import CrackScorer, Difference
 from ..evaluation.crack_metric import figures_table
 from ..evaluation.scorer import PROTOCOLS, SCORE_MAPS
 from ..evaluation.tolerance import RADII
-from .prediction_files import Pair, find_pairs, score_pairs
+from .prediction_files import Pairing, find_pairs, score_pairs
 
 
 def comparison_table(differences: dict[str, Difference]) -> PrettyTable:
@@ -88,12 +88,29 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='S',
         help='what the names of labels end in',
     )
-    parser.add_argument(
+    meaning = parser.add_mutually_exclusive_group()
+    meaning.add_argument(
         '--gt-threshold',
         type=int,
         metavar='LEVEL',
         help='labels above this grey level are crack; needed where masks are '
         'neither 0/1 nor 0/255',
+    )
+    meaning.add_argument(
+        '--gt-crack-values',
+        type=int,
+        nargs='+',
+        metavar='LEVEL',
+        help='grey levels of the labels that are crack, all others being '
+        'background; 0 where cracks are dark',
+    )
+    parser.add_argument(
+        '--gt-ignore-values',
+        type=int,
+        nargs='+',
+        default=(),
+        metavar='LEVEL',
+        help='grey levels of the labels that do not count',
     )
     parser.add_argument(
         '--skip-unpaired',
@@ -132,8 +149,14 @@ def _run(args: argparse.Namespace) -> None:
     if args.rounds < 0:
         raise UsageError(f'--rounds: expected at least 0, got {args.rounds}')
     if args.json:
-        check_output_folder(args.json.parent, '--json')
+        check_output_file(args.json, '--json')
     protocols = PROTOCOLS if 'all' in args.protocol else args.protocol
+    if 'image' in protocols and args.score_map == 'logit':
+        others = [x for x in PROTOCOLS if x != 'image']
+        raise UsageError(
+            'the image protocol needs probabilities, which --score-map logit '
+            f'does not hold: give --protocol {" ".join(others)}'
+        )
     try:
         scorer = CrackScorer(
             protocols=protocols,
@@ -141,12 +164,20 @@ def _run(args: argparse.Namespace) -> None:
             threshold=args.threshold,
             radii=args.radius,
         )
-        loader = LoadCrackAnnotations(threshold=args.gt_threshold)
+        loader = LoadCrackAnnotations(
+            threshold=args.gt_threshold,
+            crack_values=args.gt_crack_values,
+            ignore_values=args.gt_ignore_values,
+        )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    pairs = _pairs_of(args, args.predictions)
-    others = _pairs_of(args, args.compare) if args.compare else None
-    if others and [x.label for x in others] != [x.label for x in pairs]:
+    pairings = [
+        _pairs_of(args, folder)
+        for folder in (args.predictions, args.compare)
+        if folder
+    ]
+    pairs, others = pairings[0].pairs, pairings[-1].pairs
+    if [x.label for x in others] != [x.label for x in pairs]:
         labels = {x.label for x in pairs} ^ {x.label for x in others}
         raise UsageError(
             f'{printable(args.predictions)} and {printable(args.compare)} '
@@ -163,6 +194,7 @@ def _run(args: argparse.Namespace) -> None:
     text = [
         f'{figures.num_images} images scored{left_out}; score map '
         f'{scorer.score_map}, threshold {scorer.threshold:g}',
+        *(f'Skipped: {x.problems()}' for x in pairings if x.problems()),
         figures_table(figures).get_string(),
     ]
     report = {
@@ -170,13 +202,17 @@ def _run(args: argparse.Namespace) -> None:
         'intervals': {k: list(v) for k, v in figures.intervals.items()},
         'num_images': figures.num_images,
         'num_left_out': figures.num_left_out,
+        'skipped': {
+            'predictions': [printable(x) for x in pairings[0].predictions],
+            'labels': [printable(x) for x in pairings[0].labels],
+        },
         'protocols': list(scorer.protocols),
         'score_map': scorer.score_map,
         'threshold': scorer.threshold,
         'rounds': args.rounds,
         'seed': args.seed,
     }
-    if others:
+    if args.compare:
         other_records = score_pairs(scorer, others, loader, progress=True)
         differences = scorer.compare(
             records, other_records, rounds=args.rounds or 1000, seed=args.seed
@@ -196,7 +232,7 @@ def _run(args: argparse.Namespace) -> None:
         )
 
 
-def _pairs_of(args: argparse.Namespace, predictions: Path) -> list[Pair]:
+def _pairs_of(args: argparse.Namespace, predictions: Path) -> Pairing:
     return find_pairs(
         predictions,
         args.labels,

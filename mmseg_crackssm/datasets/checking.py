@@ -12,7 +12,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .crack_dataset import printable
-from .mask_reading import decode_mask, jpeg_orientation
+from .mask_reading import (
+    INVERTED_SHARE,
+    crack_share,
+    decode_mask,
+    jpeg_orientation,
+)
 from .transforms import LoadCrackAnnotations
 
 #: Side of the perceptual hash: 256 bits. Of unrelated CFD images some 100
@@ -28,8 +33,6 @@ ERRORS = (
 )
 #: Kinds that call for a look.
 WARNINGS = ('orientation', 'inverted', 'near-duplicate')
-#: Share of crack pixels from which a mask is probably inverted.
-INVERTED_SHARE = 0.5
 
 
 class Finding(NamedTuple):
@@ -153,21 +156,14 @@ def _check_mask(checked: Checked) -> None:
         kind = 'orientation' if 'EXIF orientation' in str(error) else 'values'
         checked.add(kind, path, str(error))
         return
-    valid = label != 255
-    checked.share = float((label == 1).sum() / max(valid.sum(), 1))
-    if checked.share > INVERTED_SHARE and _may_be_inverted(sample):
+    checked.share = crack_share(label)
+    if checked.share > INVERTED_SHARE and not sample.loader.is_told_crack:
         checked.add(
             'inverted',
             path,
             f'{checked.share:.0%} of it is crack: if cracks are dark in the '
             'masks, load them with crack_values=[0]',
         )
-
-
-def _may_be_inverted(sample: Sample) -> bool:
-    """Whether nobody has said which values are crack."""
-    loader = sample.loader
-    return loader.crack_values is None and loader.crack_colors is None
 
 
 def _shares_by_split(checked: Iterable[Checked]) -> dict[str, list[float]]:
@@ -195,7 +191,9 @@ def find_splits_without_crack(checked: Sequence[Checked]) -> list[Finding]:
 
 def find_inverted_splits(checked: Sequence[Checked]) -> list[Finding]:
     """Splits whose masks are more than half crack, as a rule."""
-    shares = _shares_by_split(x for x in checked if _may_be_inverted(x.sample))
+    shares = _shares_by_split(
+        x for x in checked if not x.sample.loader.is_told_crack
+    )
     return [
         Finding(
             'inverted split',

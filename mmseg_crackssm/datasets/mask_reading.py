@@ -20,6 +20,27 @@ DEFAULT_THRESHOLD = 127
 MAX_BETWEEN = 0.1
 
 
+#: Share of crack pixels above which a mask is probably inverted.
+INVERTED_SHARE = 0.5
+
+
+class UnclearMaskError(ValueError):
+    """A mask that has no single reading.
+
+    Args:
+        reason: The file, and what it holds.
+        remedy: How to say what is meant, to ``LoadCrackAnnotations``; programs
+            with options of their own tell those instead.
+    """
+
+    def __init__(self, reason: str, remedy: str = '') -> None:
+        super().__init__(reason, remedy)
+        self.reason, self.remedy = reason, remedy
+
+    def __str__(self) -> str:
+        return f'{self.reason}. {self.remedy}' if self.remedy else self.reason
+
+
 class Mask(NamedTuple):
     """A decoded mask file.
 
@@ -148,7 +169,7 @@ def to_grey(
     high = color.max(axis=-1).astype(np.int16)
     if int((high - low).max()) > CHANNEL_TOLERANCE:
         colors = np.unique(color.reshape(-1, color.shape[-1]), axis=0)
-        raise ValueError(_has_colors(colors, path))
+        raise _has_colors(colors, path)
     grey = np.round(color.mean(axis=-1)).astype(np.uint8)
     if alpha is not None and alpha.min() != alpha.max():
         if not np.array_equal(alpha, grey):
@@ -162,14 +183,14 @@ def to_grey(
     return grey
 
 
-def _has_colors(colors: np.ndarray, path: str) -> str:
-    """The message that a mask has the RGB colours (n, 3)."""
+def _has_colors(colors: np.ndarray, path: str) -> UnclearMaskError:
+    """A mask has the RGB colours (n, 3)."""
     shown = [tuple(color) for color in colors[:6].tolist()]
     more = ', ...' if len(colors) > 6 else ''
-    return (
-        f'the mask {printable(path)} has colours: {shown}{more}. Say which '
-        'RGB colours mean crack with '
-        'LoadCrackAnnotations(crack_colors=[(r, g, b), ...])'
+    return UnclearMaskError(
+        f'the mask {printable(path)} has colours: {shown}{more}',
+        'Say which RGB colours mean crack with '
+        'LoadCrackAnnotations(crack_colors=[(r, g, b), ...])',
     )
 
 
@@ -192,7 +213,7 @@ def _palette_to_grey(
     others = palette[used[used > 0]].sum(axis=1)
     background_first = (palette[0].sum() < others).all()
     if not (is_grey or background_first or by_index):
-        raise ValueError(_has_colors(colors, path))
+        raise _has_colors(colors, path)
     return indices.astype(np.uint8)
 
 
@@ -269,3 +290,13 @@ def crack_levels(histogram: np.ndarray, lossy: bool) -> np.ndarray:
             'above labels; a compressed mask has several levels up there'
         )
     return levels > DEFAULT_THRESHOLD
+
+
+def crack_share(label: np.ndarray) -> float:
+    """Share of crack among the pixels of a label that count.
+
+    Args:
+        label: 0 background, 1 crack, 255 pixels to ignore.
+    """
+    counted = np.count_nonzero(label != 255)
+    return float(np.count_nonzero(label == 1) / max(counted, 1))

@@ -105,7 +105,7 @@ def test_compare(folders, capsys):
     [
         (lambda x: x, 'levels'),
         (lambda x: np.repeat(x[..., None], 3, axis=2), 'levels'),
-        (lambda x: x.astype(np.uint16) * 257, 'unit'),
+        (lambda x: x.astype(np.uint16) * 257, 'deep'),
         (lambda x: x.astype(np.float32) / 255, 'unit'),
         (lambda x: x > 127, 'mask'),
     ],
@@ -116,9 +116,15 @@ def test_kinds_of_predictions(tmp_path, make, expected):
     suffix = 'tif' if make(levels).dtype == np.float32 else 'png'
     save(tmp_path / f'x.{suffix}', make(levels))
     scores = read_scores(tmp_path / f'x.{suffix}')
-    exact = {'levels': levels, 'unit': levels / 255, 'mask': levels > 127}
+    exact = {
+        'levels': levels,
+        'deep': levels.astype(np.uint16) * 257,
+        'unit': levels / 255,
+        'mask': levels > 127,
+    }
     np.testing.assert_allclose(scores, exact[expected], atol=1e-7)
-    assert (scores.dtype == np.uint8) == (expected == 'levels')
+    kinds = {'levels': np.uint8, 'deep': np.uint16}
+    assert scores.dtype == kinds.get(expected, np.float64)
 
 
 def test_masks_of_0_and_1_are_masks(folders):
@@ -131,8 +137,109 @@ def test_masks_of_0_and_1_are_masks(folders):
     ones, full = (run_json(folders, pred=x) for x in ('ones', 'full'))
     assert ones == full and ones['F1'] > 0.8
     # Among score maps, one of 0 and 1 is a dark score map.
-    save(folders / 'dark' / '0.png', np.full((24, 32), 30, dtype=np.uint8))
+    ramp = np.arange(24 * 32).reshape(24, 32) % 30
+    save(folders / 'dark' / '0.png', ramp.astype(np.uint8))
     assert run_json(folders, pred='dark')['F1'] == 0
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'crack'),
+    [
+        (np.uint16, 1),
+        (np.int32, 1),
+        (np.uint16, 65535),
+        (np.float32, 1),
+        (np.uint8, 200),
+    ],
+)
+def test_masks_of_other_kinds(folders, dtype, crack):
+    full = dict(run_json(folders, '--rounds', 0))
+    for index in range(3):
+        levels = np.asarray(Image.open(folders / 'good' / f'{index}.png'))
+        mask = (levels > 127).astype(dtype) * dtype(crack)
+        save(folders / 'masks' / f'{index}.tif', mask)
+    scores = run_json(folders, '--rounds', 0, pred='masks')
+    assert {x: scores[x] for x in 'F1 P R'.split()} == {
+        x: full[x] for x in 'F1 P R'.split()
+    }
+
+
+def test_palette_predictions(folders):
+    """Palettes as labels have them; of greys, or with the crack's index 1."""
+    for index in range(3):
+        path = folders / 'good' / f'{index}.png'
+        mask = (np.asarray(Image.open(path)) > 127).astype(np.uint8)
+        save(folders / 'ones' / path.name, mask)
+        image = Image.fromarray(mask, 'P')
+        image.putpalette([0, 0, 0, 255, 0, 0])
+        (folders / 'palette').mkdir(exist_ok=True)
+        image.save(folders / 'palette' / path.name)
+    ones, palette = (run_json(folders, pred=x) for x in ('ones', 'palette'))
+    assert ones == palette and ones['F1'] > 0.8
+
+
+@pytest.mark.parametrize(
+    ('values', 'dtype', 'messages'),
+    [
+        ([255], np.uint16, ['no level above 255', 'with 8 bits', '257']),
+        ([255], np.int32, ['no level above 255']),
+        ([2], np.uint8, ['2 (first in', '0.png', 'labels rather']),
+        ([1, 2], np.uint8, ['labels rather', 'write crack as 255']),
+        ([1, 255], np.uint8, ['1 (first in', '255 (first in', 'several']),
+        ([1, 65535], np.uint16, ['several kinds', '65535']),
+        ([1000], np.uint16, ['labels rather', 'write crack as 65535']),
+    ],
+)
+def test_levels_that_are_no_scores(folders, capsys, values, dtype, messages):
+    for index in range(3):
+        levels = np.asarray(Image.open(folders / 'good' / f'{index}.png'))
+        value = dtype(values[index % len(values)])
+        suffix = 'tif' if dtype == np.int32 else 'png'
+        mask = (levels > 127).astype(dtype) * value
+        save(folders / 'odd' / f'{index}.{suffix}', mask)
+    assert run(folders, pred='odd') == 1
+    captured = capsys.readouterr()
+    assert captured.out == ''
+    for message in messages:
+        assert message in captured.err
+
+
+@pytest.mark.parametrize(
+    'values', [[0], [255], [0, 255], [128, 255], [1, 254, 255]]
+)
+def test_few_levels_that_are_scores(folders, values):
+    """Blank, full, of two models, or next to both ends as JPEG has them."""
+    for index in range(3):
+        pixels = np.resize(np.uint8(values), (24, 32))
+        save(folders / 'few' / f'{index}.png', pixels)
+    assert run_json(folders, pred='few')['num_images'] == 3
+
+
+def test_labels_of_dark_cracks(folders, capsys):
+    expected = run_json(folders)
+    for path in (folders / 'gt').iterdir():
+        save(path, 255 - np.asarray(Image.open(path)))
+    capsys.readouterr()
+    assert run(folders) == 1
+    captured = capsys.readouterr()
+    assert '3 of 3 labels are more than half crack' in captured.err
+    assert 'crack_values=' not in captured.out + captured.err
+    assert run_json(folders, '--gt-crack-values', '0') == expected
+
+
+def test_labels_with_pixels_to_ignore(folders, capsys):
+    path = folders / 'gt' / '1.png'
+    label = np.array(Image.open(path)) // 255
+    label[:, :4] = 255
+    save(path, label)
+    assert run(folders) == 1
+    error = capsys.readouterr().err
+    assert '--gt-ignore-values' in error and 'LoadCrack' not in error
+    # Then 255 is not crack elsewhere either: in all labels alike.
+    for index in (0, 2):
+        path = folders / 'gt' / f'{index}.png'
+        save(path, np.asarray(Image.open(path)) // 255)
+    assert run_json(folders, '--gt-ignore-values', '255')['F1'] > 0.8
 
 
 def test_suffixes_and_subfolders(folders):
@@ -178,6 +285,19 @@ def logits(folders):
     save(folders / 'good' / '1.tif', array)
 
 
+def not_a_number(folders):
+    array = np.full((24, 32), 0.5, dtype=np.float32)
+    array[3, 4] = np.nan
+    (folders / 'good' / '1.png').unlink()
+    save(folders / 'good' / '1.tif', array)
+
+
+def float_levels(folders):
+    path = folders / 'good' / '1.png'
+    save(path.with_suffix('.tif'), np.float32(np.asarray(Image.open(path))))
+    path.unlink()
+
+
 def overlay(folders):
     array = np.zeros((24, 32, 3), dtype=np.uint8)
     array[5:9, :, 0] = 255
@@ -190,10 +310,12 @@ def overlay(folders):
         (break_png, ['1.png cannot be decoded', 'export it again']),
         (resize, ['12 x 16', '24 x 32', 'resize']),
         (empty, ['no file in', '--pred-suffix']),
-        (all_white, ['ambiguous', 'gt', '1.png']),
+        (all_white, ['ambiguous', 'gt', '1.png', '--gt-crack-values']),
         (rename, ['p0', '0 pairs', '--pred-suffix']),
         (lose_one, ['1 labels without prediction (1)', '--skip-unpaired']),
         (logits, ['-3 to 3', 'sigmoid']),
+        (not_a_number, ['1.tif holds nan in 1 pixels']),
+        (float_levels, ['holds floats', 'divide them by 255']),
         (overlay, ['1.png has the colour mode RGB', 'overlays']),
     ],
 )
@@ -208,8 +330,15 @@ def test_bad_input(folders, capsys, change, messages):
 
 def test_skip_unpaired_tells_the_number(folders, capsys):
     lose_one(folders)
-    assert run(folders, '--skip-unpaired') == 0
-    assert '2 images scored' in capsys.readouterr().out
+    save(folders / 'bad' / '7.png', np.zeros((24, 32), dtype=np.uint8))
+    (folders / 'bad' / '1.png').unlink()
+    options = ('--skip-unpaired', '--compare', folders / 'bad')
+    scores = run_json(folders, *options)
+    out = capsys.readouterr().out
+    assert '2 images scored' in out
+    assert out.count('1 labels without prediction (1)') == 2
+    assert out.count('Skipped: 1 predictions without label (7)') == 1
+    assert scores['skipped'] == {'predictions': [], 'labels': ['1']}
 
 
 def test_file_name_in_another_encoding(folders, capsys):
@@ -229,12 +358,15 @@ def test_file_name_in_another_encoding(folders, capsys):
         (('--rounds', '-1'), '--rounds'),
         (('--radius', '-1'), 'radii'),
         (('--protocol', 'image', '--score-map', 'logit'), 'probabilities'),
+        (('--protocol', 'all', '--score-map', 'logit'), 'crack tolerance'),
+        (('--json', '{}/gt'), 'is a folder'),
         (('--compare', 'nowhere'), 'nowhere is no folder'),
     ],
 )
 def test_bad_arguments(folders, capsys, args, message):
-    assert run(folders, *args) == 1
-    assert message in capsys.readouterr().err
+    assert run(folders, *(arg.format(folders) for arg in args)) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err and 'elapsed' not in captured.err
 
 
 def test_script(repo_root, folders, monkeypatch):

@@ -13,8 +13,11 @@ from PIL import Image
 from ..crack_dataset import printable
 from ..mask_reading import (
     DEFAULT_THRESHOLD,
+    INVERTED_SHARE,
     Mask,
+    UnclearMaskError,
     crack_levels,
+    crack_share,
     decode_mask,
     jpeg_orientation,
     list_values,
@@ -151,6 +154,12 @@ class LoadCrackAnnotations(BaseTransform):
         self.backend_args = backend_args
         self._warned_inverted = False
 
+    @property
+    def is_told_crack(self) -> bool:
+        """Whether an argument names what is crack: masks of dark cracks are
+        then no mistake."""
+        return not (self.crack_values is None and self.crack_colors is None)
+
     def transform(self, results: dict) -> dict:
         """Add ``gt_seg_map`` to ``results``.
 
@@ -280,11 +289,11 @@ class LoadCrackAnnotations(BaseTransform):
             given = f'none of them in crack_values={list(self.crack_values)}'
         else:
             return
-        raise ValueError(
+        raise UnclearMaskError(
             f'the mask {printable(path)} holds 0 and {top}, {given}, and '
-            f'would be read as empty. Leave the argument out (0/{top} is '
-            f'understood), add {top} to crack_values if it is crack, or to '
-            'ignore_values'
+            'would be read as empty',
+            f'Leave the argument out (0/{top} is understood), add {top} to '
+            'crack_values if it is crack, or to ignore_values',
         )
 
     def _read_levels(self, mask: Mask, path: str) -> np.ndarray:
@@ -303,23 +312,22 @@ class LoadCrackAnnotations(BaseTransform):
             try:
                 table[crack_levels(histogram=counted, lossy=lossy)] = 1
             except ValueError as error:
-                raise ValueError(
+                raise UnclearMaskError(
                     f'the mask {printable(path)} is ambiguous: it holds '
-                    f'{list_values(found)}; {error}. Say what is crack: '
+                    f'{list_values(found)}; {error}',
+                    'Say what is crack: '
                     'LoadCrackAnnotations(crack_values=[...]) for labels, '
                     f'threshold={DEFAULT_THRESHOLD} for grey levels, '
-                    'ignore_values=[...] for pixels to leave out'
+                    'ignore_values=[...] for pixels to leave out',
                 ) from None
         table[ignored] = 255
         return table[grey]
 
     def _warn_if_inverted(self, label: np.ndarray, path: str) -> None:
-        told = (self.threshold, self.crack_values, self.crack_colors)
-        if self._warned_inverted or any(x is not None for x in told):
+        if self._warned_inverted or self.is_told_crack:
             return
-        crack = np.count_nonzero(label == 1)
-        share = crack / max(np.count_nonzero(label != 255), 1)
-        if share > 0.5:
+        share = crack_share(label)
+        if share > INVERTED_SHARE:
             self._warned_inverted = True
             print_log(
                 f'{share:.0%} of the mask {printable(path)} is crack. If '
