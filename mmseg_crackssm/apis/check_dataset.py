@@ -178,7 +178,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     config = parser.add_argument_group('of a config')
     config.add_argument(
-        '--data-root', help='folder of the data, if not that of the config'
+        '--data-root',
+        help='folder of the data, if not that of the config; where it tests '
+        'on another set than it trains on, that of the latter (the other: '
+        '--cfg-options test_data_root=FOLDER)',
     )
     config.add_argument(
         '--cfg-options',

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmengine.config import Config
@@ -10,6 +11,9 @@ import mmseg_crackssm
 
 from ..datasets.crack_dataset import list_names
 from .errors import UsageError
+
+#: Top-level settings that are folders of data sets.
+ROOT_KEYS = ('data_root', 'test_data_root')
 
 _PACKAGE = Path(mmseg_crackssm.__file__).resolve().parent
 
@@ -76,37 +80,118 @@ def load_config(
 
     Args:
         config: See :func:`find_config`.
-        cfg_options: Settings to override, by dotted keys. ``data_root``
-            alone moves all data sets whose folder the config's own
-            ``data_root`` gives.
+        cfg_options: Settings to override, by dotted keys. ``data_root`` moves
+            all data sets that lie in the config's own ``data_root``, or in
+            the one folder that all of them have; ``test_data_root``, where
+            the config has it, those for tests; ``roots.NAME`` one of several.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        UsageError: If the config has no such folder to move.
     """
     if isinstance(config, Config):
         cfg = copy.deepcopy(config)
     else:
         cfg = Config.fromfile(str(find_config(config)))
     if cfg_options:
-        before = cfg.get('data_root')
+        before = _roots(cfg)
+        _check_roots(cfg_options, before, cfg)
         cfg.merge_from_dict(cfg_options)
-        if before is not None and 'data_root' in cfg_options:
-            for name in ('train', 'val', 'test'):
-                loader = cfg.get(f'{name}_dataloader')
-                _move_data(loader, before, cfg_options['data_root'])
+        after = _roots(cfg)
+        moved = {
+            root: after[key]
+            for key, root in before.items()
+            if after.get(key, root) != root
+        }
+        if moved:
+            _move_data(cfg, moved)
+            _check_moved(cfg, moved)
     return cfg
 
 
-def _move_data(value: object, before: str, after: str) -> None:
-    """Replace a ``data_root`` wherever it stands below.
+def _roots(cfg: Config) -> dict[str, str]:
+    """Folders of the data sets, by the keys that set them."""
+    roots = {key: cfg[key] for key in ROOT_KEYS if key in cfg}
+    several = cfg.get('roots')
+    if isinstance(several, dict):
+        roots.update((f'roots.{name}', x) for name, x in several.items())
+    own = set(_data_roots(cfg).values())
+    if not roots and len(own) == 1:
+        roots['data_root'] = own.pop()
+    return {key: x for key, x in roots.items() if isinstance(x, str)}
+
+
+def _data_roots(cfg: Config) -> dict[str, str]:
+    """``data_root`` of every data set, by its dotted key."""
+    found: dict[str, str] = {}
+
+    def visit(value: object, key: str) -> None:
+        if isinstance(value, dict):
+            if isinstance(value.get('data_root'), str):
+                found[f'{key}.data_root'] = value['data_root']
+            children: Iterable = value.items()
+        elif isinstance(value, (list, tuple)):
+            children = enumerate(value)
+        else:
+            return
+        for name, child in children:
+            visit(child, f'{key}.{name}')
+
+    for split in ('train', 'val', 'test'):
+        visit(cfg.get(f'{split}_dataloader'), f'{split}_dataloader')
+    return found
+
+
+def _check_roots(
+    cfg_options: dict, roots: dict[str, str], cfg: Config
+) -> None:
+    """Refuse to move what the config does not have."""
+    wrong = [
+        key
+        for key in cfg_options
+        if (key in ROOT_KEYS or key.startswith('roots.')) and key not in roots
+    ]
+    if not wrong:
+        return
+    known = roots or _data_roots(cfg)
+    listed = ', '.join(f'{key} (now {root})' for key, root in known.items())
+    raise UsageError(
+        f'{" and ".join(wrong)} would move none of the data sets of '
+        f'{cfg.filename}: '
+        + (f'set {listed}' if known else 'they have no folder')
+    )
+
+
+def _check_moved(cfg: Config, moved: dict[str, str]) -> None:
+    """Make sure that every folder named is that of a data set now."""
+    known = _data_roots(cfg)
+    lost = [f'{x!r}' for x in moved.values() if x not in known.values()]
+    if lost:
+        raise UsageError(
+            f'no data set of {cfg.filename} lies in '
+            f'{" or ".join(moved)} to be moved to {" or ".join(lost)}; set '
+            + ', '.join(f'{key} (now {root})' for key, root in known.items())
+        )
+
+
+def _move_data(value: object, moved: dict[str, str]) -> None:
+    """Replace the folders of data sets wherever they stand below.
 
     A config is evaluated before it is overridden: without this the data sets
-    would keep the folder of the config.
+    would keep the folder of the config, and evaluators that tell several data
+    sets by their folders (``sources``) too.
     """
-    if isinstance(value, dict):
-        if value.get('data_root') == before:
-            value['data_root'] = after
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            _move_data(item, before, after)
+    if isinstance(value, (dict, Config)):
+        for key, child in value.items():
+            if key == 'sources' and isinstance(child, dict):
+                child.update({k: moved.get(x, x) for k, x in child.items()})
+            elif key == 'data_root' and isinstance(child, str):
+                value[key] = moved.get(child, child)
+            else:
+                _move_data(child, moved)
+    elif isinstance(value, (list, tuple)):
+        for child in value:
+            _move_data(child, moved)
 
 
 def default_work_dir(cfg: Config) -> str:

@@ -1,4 +1,5 @@
-# Three benchmarks together; scores of each beside those of all.
+# Three benchmarks together; scores of each beside those of all. Their folders
+# are moved by --cfg-options roots.Crack500=FOLDER and so on.
 _base_ = './benchmark_448x448.py'
 roots = dict(
     Crack500='data/CRACK500',
