@@ -4,7 +4,9 @@ import logging
 import os.path as osp
 from pathlib import PurePath
 
+import cv2
 import mmengine.fileio as fileio
+import numpy as np
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
@@ -39,6 +41,17 @@ def strip_suffix(name: str, suffixes: tuple[str, ...]) -> str | None:
 def take_of_ten(items: list, places: range) -> list:
     """Of each ten items in a row those at some places (0 to 9)."""
     return [item for i, item in enumerate(items) if i % 10 in places]
+
+
+def _is_decodable(content: bytes) -> bool:
+    """Whether OpenCV, which loads the images, reads this file."""
+    data = np.frombuffer(content, dtype=np.uint8)
+    try:
+        return bool(data.size) and (
+            cv2.imdecode(data, cv2.IMREAD_UNCHANGED) is not None
+        )
+    except cv2.error:
+        return False
 
 
 @DATASETS.register_module()
@@ -171,6 +184,26 @@ class CrackDataset(BaseSegDataset):
             info['seg_fields'] = []
             data_list.append(info)
         return data_list
+
+    def prepare_data(self, idx: int) -> dict:
+        """Run the pipeline on one sample.
+
+        Raises:
+            ValueError: If its image cannot be decoded; names it.
+        """
+        try:
+            return super().prepare_data(idx)
+        except Exception as error:
+            # What loads images raises assertions without the file's name.
+            path = self.get_data_info(idx)['img_path']
+            content = fileio.get(path, backend_args=self.backend_args)
+            if _is_decodable(content):
+                raise
+            raise ValueError(
+                f'the image {printable(path)} cannot be decoded '
+                f'({len(content)} bytes): download or export it again. '
+                'tools/check_dataset.py lists all such files'
+            ) from error
 
     def _missing(self, what: str, path: str) -> FileNotFoundError:
         lines = [f'the {what} {printable(osp.abspath(path))} does not exist.']

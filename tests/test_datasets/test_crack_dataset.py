@@ -74,6 +74,28 @@ def test_pairs_and_pipeline(folder):
     torch.testing.assert_close(label[0], expected)
 
 
+@pytest.mark.parametrize('content', [b'', b'no image', 'half'])
+def test_image_that_cannot_be_decoded(folder, content):
+    path = folder / 'images' / 'b.jpg'
+    if content == 'half':
+        write(path.with_suffix('.png'), photo())
+        path.unlink()
+        path = path.with_suffix('.png')
+        content = path.read_bytes()[:60]
+    path.write_bytes(content)
+    dataset = build(folder, pipeline=PIPELINE)
+    with pytest.raises(ValueError) as caught:
+        dataset[1]
+    for part in (path.name, f'({len(content)} bytes)', 'export it again'):
+        assert part in str(caught.value)
+
+
+def test_other_errors_of_the_pipeline_stay(folder):
+    write(folder / 'masks' / 'b.png', mask()[:5])
+    with pytest.raises(ValueError, match='5 x 40'):
+        build(folder, pipeline=PIPELINE)[1]
+
+
 def test_registered_with_fixed_classes(folder):
     dataset = DATASETS.build(dict(type='CrackDataset', data_root=str(folder)))
     assert dataset.metainfo['classes'] == ('background', 'crack')
