@@ -17,9 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from prettytable import MARKDOWN, PrettyTable
-
-from mmseg_crackssm.analysis.benchmark_table import paper_rows, read_run
+from mmseg_crackssm.analysis.benchmark_table import (
+    format_table,
+    paper_rows,
+    read_run,
+)
 from mmseg_crackssm.analysis.paper_counting import measure_config_as_papers
 from mmseg_crackssm.apis.errors import UsageError, run_cli
 
@@ -119,12 +121,11 @@ def tabulate(
     Returns:
         Markdown, and the same as plain numbers.
     """
-    paper = {row.name: row for row in paper_rows(DATASETS[dataset].paper)}
-    table = PrettyTable(
-        ['block', 'runs', *SCORES.values(), 'parameters', 'MACs']
-        + [f'{name} (paper)' for name in (*list(SCORES.values())[:2], 'MACs')]
-    )
-    table.set_style(MARKDOWN)
+    name = DATASETS[dataset].paper
+    paper = {row.name: row for row in paper_rows(name)} if name else {}
+    head = ['block', 'runs', *SCORES.values(), 'parameters', 'MACs']
+    head += ['mi IoU (paper)', 'mi Dice (paper)', 'MACs (paper)']
+    cells = [head]
     report = {}
     for block in blocks:
         found = {
@@ -140,10 +141,10 @@ def tabulate(
             for name in SCORES
         }
         printed = paper.get(BLOCKS[block])
-        table.add_row(
+        cells.append(
             [
                 block,
-                len(found) or '',
+                str(len(found) or ''),
                 *(_mean_and_spread(values) for values in ours.values()),
                 f'{cost["params"]:,}',
                 f'{cost["macs"] / 1e9:.2f} G',
@@ -160,7 +161,7 @@ def tabulate(
             'params': cost['params'],
             'macs': cost['macs'],
         }
-    return table.get_string(), report
+    return format_table(cells, 'markdown'), report
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
@@ -245,9 +246,9 @@ def _run(args: argparse.Namespace) -> None:
     text, report = tabulate(args.dataset, args.out, args.blocks, args.seeds)
     args.out.mkdir(parents=True, exist_ok=True)
     target = args.out / f'{args.dataset}.md'
-    target.write_text(text + '\n', encoding='utf-8')
+    target.write_text(text, encoding='utf-8')
     target.with_suffix('.json').write_text(json.dumps(report, indent=1))
-    sys.stdout.write(f'{text}\n\nwritten to {target}\n')
+    sys.stdout.write(f'{text}\nwritten to {target}\n')
 
 
 if __name__ == '__main__':

@@ -34,6 +34,16 @@ EXPECTED = {
     'crackssm/crackssm-head_r18_tut-448.py',
     'crackssm/crackssm-head_mit-b0_tut-448.py',
     'crackssm/crackssm-head_swin-t_tut-448.py',
+    'crackssm/crackssm-crackmamba_tut-448.py',
+    'crackssm/crackmamba-neck_r18_tut-448.py',
+    'crackseu/crackseu_deepcrack-384.py',
+    'crackseu/crackseu_steelcrack-512.py',
+    'crackseu/crackseu_cfd-256.py',
+    'crackseu/crackseu_synthetic-256.py',
+    'crackseu/crackseu-bn_deepcrack-384.py',
+    'crackseu/crackseu-crackmamba_deepcrack-384.py',
+    'crackseu/crackseu-crackmamba_steelcrack-512.py',
+    'crackseu/crackseu-crackmamba_cfd-256.py',
     'baselines/fast-scnn_cfd-320.py',
     'baselines/fcn-unet_s5-d16_cfd-128.py',
     'baselines/segformer_mit-b0_cfd-320.py',
@@ -51,7 +61,15 @@ BASELINES = sorted(
     for leaf in NETWORKS
     if leaf.startswith('baselines/') and '_cfd' in leaf
 )
-OTHER_BACKBONES = [leaf for leaf in LEAVES if 'crackssm-head_' in leaf]
+LEARNING = [
+    leaf
+    for leaf in LEAVES
+    if 'crackssm-head_' in leaf
+    or 'crackmamba_tut' in leaf
+    or 'crackmamba-neck' in leaf
+    or leaf.startswith('crackseu/')
+    and 'deepcrack' in leaf
+]
 
 
 def load(leaf):
@@ -91,9 +109,9 @@ def test_every_baseline_stands_on_every_data_set():
 
 @pytest.mark.parametrize('leaf', NETWORKS)
 def test_config_gives_one_crack_logit_per_pixel(leaf):
-    # CrackSSM takes any size; mmseg's UNet is left to the preprocessor's
-    # padding, which this way passes by.
-    size = (61, 83) if leaf.startswith('crackssm/') else (64, 96)
+    # Ours take any size; mmseg's UNet is left to the preprocessor's padding,
+    # which this way passes by.
+    size = (64, 96) if leaf.startswith('baselines/') else (61, 83)
     model = revert_sync_batchnorm(MODELS.build(load(leaf).model)).eval()
     with torch.no_grad():
         (sample,) = model.predict(torch.randn(1, 3, *size))
@@ -115,8 +133,8 @@ def test_head_and_dpsm_mean_the_same_directions(leaf):
         assert head is None
 
 
-@pytest.mark.parametrize('leaf', OTHER_BACKBONES)
-def test_head_learns_on_other_backbones(leaf):
+@pytest.mark.parametrize('leaf', LEARNING)
+def test_parts_learn_together(leaf):
     """A few iterations on one batch lower the loss."""
     model = revert_sync_batchnorm(MODELS.build(load(leaf).model))
     model.init_weights()
