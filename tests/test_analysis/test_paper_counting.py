@@ -1,6 +1,7 @@
 """The CrackMamba paper's multiply-accumulates, to the last digit."""
 
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -21,9 +22,18 @@ PRINTED = {
 RECIPES = {'vim': 'vim', 'vanilla-vss': 'vanillaVSS', 'vss': 'VSS'}
 
 
-@pytest.fixture
-def study(repo_root):
-    return repo_root / 'projects' / 'crackmamba_study' / 'configs'
+@pytest.fixture(scope='module')
+def measured(repo_root):
+    """Counts of a row of the paper's tables, each taken once."""
+    folder = repo_root / 'projects' / 'crackmamba_study' / 'configs'
+
+    @cache
+    def measure(block, dataset):
+        return measure_config_as_papers(
+            folder / f'{block}_{dataset}.py', SHAPES[dataset]
+        )
+
+    return measure
 
 
 @pytest.fixture
@@ -33,10 +43,8 @@ def counts(golden_dir):
 
 @pytest.mark.parametrize('block', PRINTED)
 @pytest.mark.parametrize('dataset', SHAPES)
-def test_printed_digits(study, block, dataset):
-    report = measure_config_as_papers(
-        study / f'{block}_{dataset}.py', SHAPES[dataset]
-    )
+def test_printed_digits(measured, block, dataset):
+    report = measured(block, dataset)
     column = list(SHAPES).index(dataset)
     assert f'{report["macs"] / 1e9:.2f}' == PRINTED[block][column]
     # Beside it, what runs: matrix products that the counter misses, and not
@@ -46,18 +54,14 @@ def test_printed_digits(study, block, dataset):
 
 
 @pytest.mark.parametrize('dataset', SHAPES)
-def test_every_digit_of_the_counter(study, counts, dataset):
+def test_every_digit_of_the_counter(measured, counts, dataset):
     key = 'x'.join(map(str, SHAPES[dataset]))
-
-    def macs(name):
-        path = study / f'{name}_{dataset}.py'
-        return measure_config_as_papers(path, SHAPES[dataset])['macs']
-
     network = counts['CrackSeU_B']['macs_ptflops_0.6.9']
-    assert macs('conv') == network['LN_VT_inference'][key]
+    found = measured('conv', dataset)['macs']
+    assert found == network['LN_VT_inference'][key]
     for block, recipe in RECIPES.items():
         expected = counts['CrackMamba_table_recipes'][recipe]['macs'][key]
-        assert macs(block) == expected, block
+        assert measured(block, dataset)['macs'] == expected, block
 
 
 def test_batch_normalisation(repo_root, counts):

@@ -73,6 +73,7 @@ def test_table_has_the_papers_columns_and_blanks(study, tmp_path, capsys):
         finish(study.work_dir_of(tmp_path, 'vss', 'deepcrack', seed), score)
     finish(study.work_dir_of(tmp_path, 'conv', 'deepcrack', 0), 0.65)
     arguments = ['--dataset', 'deepcrack', '--table', '--out', str(tmp_path)]
+    arguments += ['--blocks', 'conv', 'vss', 'crackmamba']
     assert study.main([*arguments, '--seeds', '0', '1', '2']) == 0
     rows = {
         cells[1]: cells[2:-1]
