@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..apis.errors import UsageError, check_output_folder, run_cli
 from ..apis.inference import init_model, read_image
-from ..datasets.crack_dataset import COMMON_SUFFIXES, printable
+from ..apis.predict import find_images
 from ..utils.progress import track
 
 THRESHOLDS = (0.2, 0.5, 0.99)
@@ -170,29 +170,6 @@ def _module_output(
     return found[0]
 
 
-def find_images(folder: Path) -> list[Path]:
-    """The images of a folder, sorted, without its sub-folders.
-
-    Raises:
-        FileNotFoundError: If the folder is missing or holds none.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f'--images {printable(folder)!r} is not a folder'
-        )
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in COMMON_SUFFIXES
-    )
-    if not found:
-        raise FileNotFoundError(
-            f'--images {printable(folder)!r} holds no image (any of '
-            f'{", ".join(COMMON_SUFFIXES)})'
-        )
-    return found
-
-
 def load_batch(
     model: BaseSegmentor, path: Path, shape: tuple[int, int]
 ) -> Tensor:
@@ -341,7 +318,7 @@ def _run(args: argparse.Namespace) -> None:
     if min(args.shape) < 1 or (args.max_images or 1) < 1:
         raise UsageError('--shape and --max-images: expected at least 1')
     check_output_folder(args.out, '--out')
-    files = find_images(args.images)[: args.max_images]
+    files = list(find_images(args.images, args.out))[: args.max_images]
     checkpoints = {'before': None}
     if args.checkpoint is not None:
         checkpoints['after'] = args.checkpoint

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mmseg_crackssm.analysis import erf
+from mmseg_crackssm.apis import init_model
 
 
 def ones_network(depth):
@@ -85,8 +86,10 @@ CONFIG = """
 _base_ = '{root}/configs/_base_/models/crackseu.py'
 default_scope = 'mmseg'
 model = dict(
-    backbone=dict(channels=(4, 4, 8, 8, 16), blocks='CrackMambaBlock'),
-    neck=dict(in_channels=(4, 4, 32, 8, 16)),
+    backbone=dict(channels=(32, 32, 32, 32, 64), blocks='CrackMambaBlock'),
+    neck=dict(in_channels=(32, 32, 32, 32, 64)),
+    decode_head=dict(in_channels=32),
+    auxiliary_head=dict(in_channels=32),
 )
 """
 
@@ -94,19 +97,11 @@ model = dict(
 @pytest.fixture
 def config(tmp_path, repo_root):
     path = tmp_path / 'config.py'
-    text = CONFIG.replace('(4, 4, 8, 8, 16)', '(32, 32, 32, 32, 64)')
-    text = text.replace('(4, 4, 32, 8, 16)', '(32, 32, 32, 32, 64)')
-    text = text.format(root=repo_root.as_posix()) + (
-        "model['decode_head'] = dict(in_channels=32)\n"
-        "model['auxiliary_head'] = dict(in_channels=32)\n"
-    )
-    path.write_text(text)
+    path.write_text(CONFIG.format(root=repo_root.as_posix()))
     return path
 
 
 def test_before_and_after(config, images, tmp_path, capsys):
-    from mmseg_crackssm.apis.inference import init_model
-
     model = init_model(config)
     with torch.no_grad():
         for parameter in model.backbone.parameters():
@@ -156,7 +151,7 @@ def test_a_scan_sees_the_whole_image(config, images, tmp_path):
         (['--stage', 'backbone.stage'], 'backbone.stages.0'),
         (['--stage', 'backbone'], 'returns one map'),
         (['--stage', 'auxiliary_head'], 'that inference calls'),
-        (['--images', 'nowhere'], "'nowhere' is not a folder"),
+        (['--images', 'nowhere'], "'nowhere' does not exist"),
         (['--shape', '0', '4'], 'at least 1'),
         (['--max-images', '-1'], 'at least 1'),
     ],

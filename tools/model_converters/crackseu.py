@@ -4,17 +4,14 @@ The networks are in hzlbbfrog/CrackSeU, Nets/CrackSeU_B_LN_VT.py and
 CrackSeU_B_BN.py.
 """
 
-import argparse
-import os.path as osp
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import torch
-from mmengine.utils import mkdir_or_exist
 from torch import Tensor
 
-from mmseg_crackssm.apis.checkpoint import load_weights
+from mmseg_crackssm.apis.convert_checkpoint import run_converter
 
 # Our name of each module; {norm} is ln or bn.
 FIRST_STAGE = {
@@ -109,38 +106,21 @@ def convert(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return converted
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Convert one file.
-
-    Args:
-        argv: The arguments; those of the command line if None.
-    """
-    parser = argparse.ArgumentParser(
-        description='Convert a CrackSeU-B checkpoint for configs/crackseu'
-    )
-    parser.add_argument('src', help='the published checkpoint')
-    parser.add_argument('dst', help='the file to write')
-    parser.add_argument(
-        '--unsafe-load',
-        action='store_true',
-        help='load a file that holds more than weights; it can run code, so '
-        'give this only for a source that you trust',
-    )
-    args = parser.parse_args(argv)
-    try:
-        weights = convert(load_weights(args.src, unsafe=args.unsafe_load))
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
-    mkdir_or_exist(osp.dirname(osp.abspath(args.dst)))
-    torch.save(weights, args.dst)
-    bn = any('.bn.' in key for key in weights)
-    config = 'crackseu-bn' if bn else 'crackseu'
-    print(
-        f'{args.dst}: {len(weights)} tensors. Use it with '
-        f'configs/crackseu/{config}_*.py, as the checkpoint of tools/test.py '
-        'or in load_from'
+def describe(weights: Mapping[str, Tensor], path: str) -> str:
+    """Which configs take converted weights."""
+    norm = '-bn' if any('.bn.' in key for key in weights) else ''
+    return (
+        f'Use it with configs/crackseu/crackseu{norm}_*.py, as the checkpoint '
+        'of tools/test.py or in load_from'
     )
 
+
+main = partial(
+    run_converter,
+    convert,
+    describe,
+    'Convert a CrackSeU-B checkpoint for configs/crackseu',
+)
 
 if __name__ == '__main__':
     main()

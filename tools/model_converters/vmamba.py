@@ -3,17 +3,14 @@
 The files are on the releases page of MzeroMiko/VMamba.
 """
 
-import argparse
-import os.path as osp
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import torch
-from mmengine.utils import mkdir_or_exist
 from torch import Tensor
 
-from mmseg_crackssm.apis.checkpoint import load_weights
+from mmseg_crackssm.apis.convert_checkpoint import run_converter
 from mmseg_crackssm.models.backbones.vss import ARCHITECTURES, resolve_arch
 
 WRAPPERS = ('state_dict', 'model')
@@ -187,41 +184,24 @@ def infer_arch(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Convert one file.
-
-    Args:
-        argv: The arguments; those of the command line if None.
-    """
-    parser = argparse.ArgumentParser(
-        description='Convert a VMamba checkpoint for VSSBackbone'
-    )
-    parser.add_argument('src', help='the published checkpoint')
-    parser.add_argument('dst', help='the file to write')
-    parser.add_argument(
-        '--unsafe-load',
-        action='store_true',
-        help='load a file that holds more than weights; it can run code, so '
-        'give this only for a source that you trust',
-    )
-    args = parser.parse_args(argv)
-    try:
-        weights = convert(load_weights(args.src, unsafe=args.unsafe_load))
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
-    mkdir_or_exist(osp.dirname(osp.abspath(args.dst)))
-    torch.save(weights, args.dst)
-
+def describe(weights: Mapping[str, Tensor], path: str) -> str:
+    """How a config takes converted weights from a file."""
     arch = infer_arch(weights)
     presets = [
         name for name in ARCHITECTURES if resolve_arch(name) == arch
     ] or [arch]
-    print(
-        f'{args.dst}: {len(weights)} tensors. Use it as\n'
-        f"backbone=dict(type='VSSBackbone', arch={presets[0]!r}, "
-        f"init_cfg=dict(type='Pretrained', checkpoint={args.dst!r}))"
+    return (
+        f"Use it as\nbackbone=dict(type='VSSBackbone', arch={presets[0]!r}, "
+        f"init_cfg=dict(type='Pretrained', checkpoint={path!r}))"
     )
 
+
+main = partial(
+    run_converter,
+    convert,
+    describe,
+    'Convert a VMamba checkpoint for VSSBackbone',
+)
 
 if __name__ == '__main__':
     main()

@@ -1,0 +1,50 @@
+"""The command line that all converters of checkpoints share."""
+
+import argparse
+import os.path as osp
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.utils import mkdir_or_exist
+from torch import Tensor
+
+from .checkpoint import load_weights
+
+
+def run_converter(
+    convert: Callable[[Mapping[str, Any]], dict[str, Tensor]],
+    describe: Callable[[dict[str, Tensor], str], str],
+    description: str,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Convert one file.
+
+    Args:
+        convert: Renames the parameters of a published checkpoint; raises
+            ``ValueError`` if it is of another model.
+        describe: From the converted parameters and the path they are in to
+            how to use them.
+        description: What the command does.
+        argv: The arguments; those of the command line if None.
+
+    Raises:
+        SystemExit: If the file is missing or of another model.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('src', help='the published checkpoint')
+    parser.add_argument('dst', help='the file to write')
+    parser.add_argument(
+        '--unsafe-load',
+        action='store_true',
+        help='load a file that holds more than weights; it can run code, so '
+        'give this only for a source that you trust',
+    )
+    args = parser.parse_args(argv)
+    try:
+        weights = convert(load_weights(args.src, unsafe=args.unsafe_load))
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    mkdir_or_exist(osp.dirname(osp.abspath(args.dst)))
+    torch.save(weights, args.dst)
+    print(f'{args.dst}: {len(weights)} tensors. {describe(weights, args.dst)}')
