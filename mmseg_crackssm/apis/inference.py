@@ -156,15 +156,7 @@ def predict_images(
             'images must be uint8 of one shape (H, W, 3), got '
             + ', '.join(f'{dtype} {shape}' for shape, dtype in shapes)
         )
-    pipeline = _pipeline_for_arrays(model.cfg, resize=tile is None)
-    data = [pipeline(dict(img=image)) for image in images]
-    batch = model.data_preprocessor(
-        dict(
-            inputs=[item['inputs'] for item in data],
-            data_samples=[item['data_samples'] for item in data],
-        ),
-        False,
-    )
+    batch = preprocess_images(model, images, resize=tile is None)
     metas = [sample.metainfo for sample in batch['data_samples']]
     with _test_mode(model, tile):
         logits = model.inference(batch['inputs'], metas)
@@ -174,6 +166,50 @@ def predict_images(
     return [
         dict(mask=item > threshold, probability=item) for item in probability
     ]
+
+
+def preprocess_images(
+    model: BaseSegmentor, images: Sequence[np.ndarray], *, resize: bool = True
+) -> dict:
+    """What the network gets to see of images of one size.
+
+    Args:
+        model: From :func:`init_model`.
+        images: BGR uint8 (H, W, 3), all of the same size.
+        resize: Whether to resize as the config's test pipeline says.
+
+    Returns:
+        ``inputs`` (B, 3, h, w), normalised, on the model's device, and
+        ``data_samples``.
+
+    Raises:
+        UsageError: If the config has no test pipeline.
+    """
+    pipeline = _pipeline_for_arrays(model.cfg, resize=resize)
+    data = [pipeline(dict(img=image)) for image in images]
+    return model.data_preprocessor(
+        dict(
+            inputs=[item['inputs'] for item in data],
+            data_samples=[item['data_samples'] for item in data],
+        ),
+        False,
+    )
+
+
+def image_window(meta: dict, shape: Sequence[int]) -> tuple[slice, slice]:
+    """Where the image lies in the padded input of the network.
+
+    Args:
+        meta: Of a data sample of :func:`preprocess_images`.
+        shape: Height and width of the input.
+
+    Returns:
+        Its rows and its columns.
+    """
+    padding = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
+    left, right, top, bottom = padding
+    height, width = shape
+    return slice(top, height - bottom), slice(left, width - right)
 
 
 def _pipeline_for_arrays(cfg: Config, resize: bool) -> Compose:
@@ -236,10 +272,8 @@ def _crack_probability(
             f'the model has {channels} classes, expected one crack channel '
             'or (background, crack)'
         )
-    padding = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
-    left, right, top, bottom = padding
-    height, width = logits.shape[2:]
-    logits = logits[..., top : height - bottom, left : width - right]
+    rows, columns = image_window(meta, logits.shape[2:])
+    logits = logits[..., rows, columns]
     logits = F.interpolate(
         logits.float(),
         size=meta['ori_shape'][:2],
