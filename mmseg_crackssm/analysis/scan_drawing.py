@@ -112,7 +112,8 @@ class PathPanel:
         ends = [_fixed_point(self._points[i]) for i in (first, last)]
         color = self._colors[last]
         if not self._near[first]:
-            cv2.line(self._jumps, *ends, color, 1, cv2.LINE_AA, SHIFT)
+            width = max(round(self._dot / 4), 1)
+            cv2.line(self._jumps, *ends, color, width, cv2.LINE_AA, SHIFT)
             return
         width = max(round(self._dot), 1)
         cv2.line(self._steps, *ends, color, width, cv2.LINE_8, SHIFT)
