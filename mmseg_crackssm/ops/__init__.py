@@ -1,5 +1,6 @@
-"""Pure functions: the selective scan, scan orders, reordering, wavelets."""
+"""Pure functions: selective scan, scan orders, sampling, wavelets."""
 
+from .adaptive_sample import adaptive_sample
 from .reorder import gather_tokens, intensity_order, scatter_tokens
 from .scan_order import (
     SCAN_ORDERS,
@@ -20,6 +21,7 @@ __all__ = [
     'DWT_MODES',
     'SCAN_ORDERS',
     'SNAKE_ORDERS',
+    'adaptive_sample',
     'available_backends',
     'dwt2',
     'gather_tokens',
