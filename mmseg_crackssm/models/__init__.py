@@ -1,6 +1,11 @@
 """Models registered in ``mmseg.registry.MODELS``."""
 
-from .backbones import CrackSeUBackbone, CrackSSMBackbone, VSSBackbone
+from .backbones import (
+    CrackSeUBackbone,
+    CrackSSMBackbone,
+    DAMamba,
+    VSSBackbone,
+)
 from .decode_heads import (
     CrackPIDHead,
     CrackSeUHead,
@@ -11,6 +16,7 @@ from .decode_heads import (
 from .layers import (
     DPSM,
     CrackMambaBlock,
+    DAMambaBlock,
     VanillaVSSBlock,
     VimBlock,
     VSSBlock,
@@ -39,6 +45,8 @@ __all__ = [
     'CrackSeUFusion',
     'CrackSeUHead',
     'CrackSeUSideHead',
+    'DAMamba',
+    'DAMambaBlock',
     'DirectionHead',
     'ImageGuidedEncoderDecoder',
     'VSSBackbone',

@@ -1,6 +1,8 @@
 """Building blocks of the models."""
 
 from .crackmamba_block import CrackMambaBlock
+from .damamba_block import DAMambaBlock, DynamicAdaptiveSSM
+from .das import DynamicAdaptiveScan
 from .direction_map import DIRECTIONS, DirectionMap
 from .dpsm import DPSM, AdaptiveTokenReordering
 from .gro import GlobalReoptimization
@@ -26,7 +28,10 @@ __all__ = [
     'AdaptiveTokenReordering',
     'BidirectionalMamba',
     'CrackMambaBlock',
+    'DAMambaBlock',
     'DirectionMap',
+    'DynamicAdaptiveSSM',
+    'DynamicAdaptiveScan',
     'GlobalReoptimization',
     'WaveletGate',
     'SS2D',
