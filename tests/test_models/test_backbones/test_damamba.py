@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from checks import untrained_parameters
+from mmseg_crackssm.analysis.flops import count_flops
 from mmseg_crackssm.apis.checkpoint import check_fits
 from mmseg_crackssm.apis.errors import UsageError
 from mmseg_crackssm.models.backbones.damamba import (
@@ -35,6 +36,28 @@ def test_parameter_counts_equal_damamba(arch, letter, golden_dir):
     frozen = [p.numel() for p in model.parameters() if not p.requires_grad]
     expected = counts[letter]['frozen_conv_constant_params_included']
     assert sum(frozen) == expected
+
+
+class Tensors(nn.Module):
+    """A backbone, called as mmengine calls models."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images, mode):
+        return self.backbone(images)
+
+
+@pytest.mark.parametrize(
+    ('arch', 'letter', 'classifier'),
+    [('tiny', 'T', 512000), ('small', 'S', 512000), ('base', 'B', 640000)],
+)
+def test_macs_equal_damamba(arch, letter, classifier, golden_dir):
+    counts = json.loads((golden_dir / 'counts.json').read_text())['DAMamba']
+    found = count_flops(Tensors(DAMamba(arch=arch)), shape=(224, 224))
+    expected = counts[letter]['aten_conv_matmul_macs_224_cls']
+    assert found['macs'] + classifier == expected
 
 
 @pytest.mark.parametrize('size', [(64, 64), (45, 61), (33, 3)])
