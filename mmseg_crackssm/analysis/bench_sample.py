@@ -165,7 +165,11 @@ def make_stages(
         shapes = ((batch, n, side, side) for n in (channels, 2 * groups))
         # 1.5 px: most points leave their pixel, few the map.
         x, offset = (torch.randn(s, generator=generator) for s in shapes)
-        stages.append((x.to(device), (1.5 * offset).to(device)))
+        offset = 1.5 * offset
+        # At whole pixels the gradient jumps, and rounding would choose.
+        whole = offset.floor()
+        offset = whole + (offset - whole).clamp(0.01, 0.99)
+        stages.append((x.to(device), offset.to(device)))
     return stages
 
 

@@ -69,6 +69,12 @@ def test_tells_of_a_difference(without_others, monkeypatch, capsys):
     assert 'differ in maps' in capsys.readouterr().err
 
 
+def test_offsets_are_no_whole_pixels():
+    for _, offset in bench_sample.make_stages(96, 2, torch.device('cpu')):
+        distance = (offset - offset.round()).abs()
+        assert distance.min() > 0.009 and offset.abs().max() > 3
+
+
 def test_script(repo_root, monkeypatch, capsys):
     tool = repo_root / 'tools' / 'analysis' / 'bench_sample.py'
     monkeypatch.setattr(sys, 'argv', [str(tool), '--rounds', '0'])
