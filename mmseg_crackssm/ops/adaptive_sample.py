@@ -30,8 +30,8 @@ def adaptive_sample(x: Tensor, offset: Tensor) -> Tensor:
 
     Returns:
         (B, C, H, W), in the dtype of ``x`` but at least float32, in which
-        the coordinates are computed, whatever autocast says. Not finite
-        where an offset is not.
+        the coordinates are computed, whatever autocast says. On the CPU NaN
+        where an offset is NaN or infinite.
 
     Raises:
         ValueError: If the shapes do not fit together or a map is empty.

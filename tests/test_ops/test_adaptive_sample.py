@@ -93,6 +93,16 @@ def test_zero_outside(far):
     assert not x.grad.any() and not offset.grad.any()
 
 
+@pytest.mark.parametrize('bad', (float('nan'), float('inf')))
+@pytest.mark.parametrize('width', (5, 16))
+def test_no_number_without_a_place(bad, width):
+    x, offset = make((4, width), groups=1, dtype=torch.float32)
+    offset[1, 0, 2, 3] = bad
+    expected = torch.zeros(2, 3, 4, width, dtype=torch.bool)
+    expected[1, :, 2, 3] = True
+    assert torch.equal(adaptive_sample(x, offset).isnan(), expected)
+
+
 def test_the_border_fades_out():
     """Half a pixel outside is half of the border's value."""
     x, offset = torch.ones(1, 1, 3, 4), torch.zeros(1, 2, 3, 4)
