@@ -48,3 +48,24 @@ def run_converter(
     mkdir_or_exist(osp.dirname(osp.abspath(args.dst)))
     torch.save(weights, args.dst)
     print(f'{args.dst}: {len(weights)} tensors. {describe(weights, args.dst)}')
+
+
+def describe_backbone(
+    name: str,
+    arch: Mapping[str, Any],
+    presets: Mapping[str, Mapping[str, Any]],
+    path: str,
+) -> str:
+    """How a config takes a converted backbone from a file.
+
+    Args:
+        name: The backbone's registered name.
+        arch: What the parameters belong to.
+        presets: Complete architectures by the names that configs may use.
+        path: The file.
+    """
+    known = [preset for preset, x in presets.items() if x == arch] or [arch]
+    return (
+        f'Use it as\nbackbone=dict(type={name!r}, arch={known[0]!r}, '
+        f"init_cfg=dict(type='Pretrained', checkpoint={path!r}))"
+    )

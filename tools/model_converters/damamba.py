@@ -3,17 +3,17 @@
 The files are linked from the README of ltzovo/DAMamba.
 """
 
-import argparse
-import os.path as osp
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import torch
-from mmengine.utils import mkdir_or_exist
 from torch import Tensor
 
-from mmseg_crackssm.apis.checkpoint import load_weights
+from mmseg_crackssm.apis.convert_checkpoint import (
+    describe_backbone,
+    run_converter,
+)
 from mmseg_crackssm.models.backbones.damamba import ARCHITECTURES, resolve_arch
 
 WRAPPERS = ('state_dict', 'model')
@@ -198,41 +198,22 @@ def infer_arch(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Convert one file.
-
-    Args:
-        argv: The arguments; those of the command line if None.
-    """
-    parser = argparse.ArgumentParser(
-        description='Convert a released DAMamba checkpoint for DAMamba'
-    )
-    parser.add_argument('src', help='the released checkpoint')
-    parser.add_argument('dst', help='the file to write')
-    parser.add_argument(
-        '--unsafe-load',
-        action='store_true',
-        help='load a file that holds more than weights; it can run code, so '
-        'give this only for a source that you trust',
-    )
-    args = parser.parse_args(argv)
-    try:
-        weights = convert(load_weights(args.src, unsafe=args.unsafe_load))
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
-    mkdir_or_exist(osp.dirname(osp.abspath(args.dst)))
-    torch.save(weights, args.dst)
-
-    arch = infer_arch(weights)
-    presets = [
-        name for name in ARCHITECTURES if resolve_arch(name) == arch
-    ] or [arch]
-    print(
-        f'{args.dst}: {len(weights)} tensors. Use it as\n'
-        f"backbone=dict(type='DAMamba', arch={presets[0]!r}, "
-        f"init_cfg=dict(type='Pretrained', checkpoint={args.dst!r}))"
+def describe(weights: Mapping[str, Tensor], path: str) -> str:
+    """How a config takes converted weights from a file."""
+    return describe_backbone(
+        'DAMamba',
+        infer_arch(weights),
+        {name: resolve_arch(name) for name in ARCHITECTURES},
+        path,
     )
 
+
+main = partial(
+    run_converter,
+    convert,
+    describe,
+    'Convert a released DAMamba checkpoint for DAMamba',
+)
 
 if __name__ == '__main__':
     main()

@@ -10,7 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from mmseg_crackssm.apis.convert_checkpoint import run_converter
+from mmseg_crackssm.apis.convert_checkpoint import (
+    describe_backbone,
+    run_converter,
+)
 from mmseg_crackssm.models.backbones.vss import ARCHITECTURES, resolve_arch
 
 WRAPPERS = ('state_dict', 'model')
@@ -186,13 +189,11 @@ def infer_arch(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def describe(weights: Mapping[str, Tensor], path: str) -> str:
     """How a config takes converted weights from a file."""
-    arch = infer_arch(weights)
-    presets = [
-        name for name in ARCHITECTURES if resolve_arch(name) == arch
-    ] or [arch]
-    return (
-        f"Use it as\nbackbone=dict(type='VSSBackbone', arch={presets[0]!r}, "
-        f"init_cfg=dict(type='Pretrained', checkpoint={path!r}))"
+    return describe_backbone(
+        'VSSBackbone',
+        infer_arch(weights),
+        {name: resolve_arch(name) for name in ARCHITECTURES},
+        path,
     )
 
 
