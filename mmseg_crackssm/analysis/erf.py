@@ -241,8 +241,12 @@ def draw(
 
     columns = list(maps)
     rows = list(maps[columns[0]])
+    height, width = maps[columns[0]][rows[0]].shape
     figure = Figure(
-        figsize=(3.2 * len(columns) + 1, 3.2 * len(rows)),
+        figsize=(
+            3.2 * len(columns) + 1,
+            (3.2 * height / width + 0.5) * len(rows),
+        ),
         layout='constrained',
     )
     axes = figure.subplots(len(rows), len(columns), squeeze=False)

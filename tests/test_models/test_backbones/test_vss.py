@@ -93,6 +93,8 @@ def test_gradients_equal_vmamba(golden, converter):
 def test_intermediates_equal_vmamba(golden, converter):
     model = build_golden(golden, converter)
     block = model.stages[0][0]
+    # The fused scan, of which one thread is enough, passes S6's hook by.
+    block.ss2d.s6.fused = False
     found = {}
 
     def keep(name):

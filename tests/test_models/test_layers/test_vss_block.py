@@ -15,14 +15,19 @@ def test_shape_and_gradients(style):
     assert untrained_parameters(block) == []
 
 
-def test_styles_differ_in_gate_mlp_and_bias():
+def test_styles_differ_in_gate_and_mlp():
     vanilla = dict(VSSBlock(8, style='vanilla').named_parameters())
     v05 = dict(VSSBlock(8, style='v05_noz').named_parameters())
     assert vanilla['ss2d.in_proj.weight'].shape == (32, 8)
     assert v05['ss2d.in_proj.weight'].shape == (16, 8)
-    assert 'ss2d.conv.bias' in vanilla and 'ss2d.conv.bias' not in v05
     assert 'mlp.fc1.weight' not in vanilla
     assert v05['mlp.fc1.weight'].shape == (32, 8)
+
+
+def test_bias_of_the_convolution_is_an_argument():
+    for bias in (True, False):
+        names = VSSBlock(8, conv_bias=bias).state_dict()
+        assert ('ss2d.conv.bias' in names) == bias
 
 
 @pytest.mark.parametrize('style', ['vanilla', 'v05_noz'])
