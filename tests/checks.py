@@ -1,8 +1,11 @@
 """Checks shared by the tests of the models."""
 
+import importlib.util
 import os
 import shutil
 import sysconfig
+from pathlib import Path
+from types import ModuleType
 
 import torch
 from mmengine.structures import PixelData
@@ -13,6 +16,20 @@ def c_compiler() -> str | None:
     """The compiler that builds Python extensions here, if there is one."""
     words = os.environ.get('CC') or sysconfig.get_config_var('CC') or 'cc'
     return shutil.which(words.split()[0])
+
+
+def load_script(path: Path) -> ModuleType:
+    """A script as a module, whatever its folder is called."""
+    spec = importlib.util.spec_from_file_location(f'{path.stem}_script', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def max_rel_err(out: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference, relative to the largest expected value."""
+    assert out.shape == expected.shape
+    return float((out - expected).abs().max() / expected.abs().max())
 
 
 def untrained_parameters(module: torch.nn.Module) -> list[str]:

@@ -207,7 +207,7 @@ def _run(args: argparse.Namespace) -> None:
     check_at_least_one(size=args.size, batch=args.batch, rounds=args.rounds)
     device = find_device(args.device)
     samplers = find_samplers()
-    print(format_machine(describe_machine(device)))
+    sys.stdout.write(f'{format_machine(describe_machine(device))}\n')
     for index, (x, offset) in enumerate(
         make_stages(args.size, args.batch, device=device)
     ):
@@ -227,12 +227,13 @@ def _run(args: argparse.Namespace) -> None:
                 device=device,
             )
             ours = timings[OURS].median
-            print(f'stage {index + 1} {tuple(x.shape)}, {way}:')
-            for name, timing in timings.items():
-                print(
-                    f'  {name}: {1e3 * timing.median:.3f} ms, '
-                    f'ratio: {timing.median / ours:.2f}'
-                )
+            lines = [f'stage {index + 1} {tuple(x.shape)}, {way}:']
+            lines += [
+                f'  {name}: {1e3 * timing.median:.3f} ms, '
+                f'ratio: {timing.median / ours:.2f}'
+                for name, timing in timings.items()
+            ]
+            sys.stdout.write('\n'.join(lines) + '\n')
 
 
 def _check_same(

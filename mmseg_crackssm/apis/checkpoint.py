@@ -153,9 +153,11 @@ def _explain(model: nn.Module, weights: Mapping) -> str | None:
         # A bare checkpoint may be of that part alone.
         for prefix in (f'{name.removeprefix("module.")}.', ''):
             reason = explain and explain(
-                key.removeprefix(prefix)
-                for key in weights
-                if key.startswith(prefix)
+                {
+                    key.removeprefix(prefix): value
+                    for key, value in weights.items()
+                    if key.startswith(prefix)
+                }
             )
             if reason:
                 return reason

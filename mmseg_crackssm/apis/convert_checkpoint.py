@@ -1,7 +1,8 @@
-"""The command line that all converters of checkpoints share."""
+"""What all converters of published checkpoints share."""
 
 import argparse
 import os.path as osp
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,30 @@ from mmengine.utils import mkdir_or_exist
 from torch import Tensor
 
 from .checkpoint import load_weights
+
+WRAPPERS = ('state_dict', 'model')
+
+
+def unwrap_backbone(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A backbone's own parameters in a checkpoint.
+
+    Takes off a 'state_dict' or 'model' wrapper, the 'module.' of data
+    parallel training and the 'backbone.' of a segmentor, whose other parts
+    are left out.
+    """
+    for wrapper in WRAPPERS:
+        if isinstance(checkpoint.get(wrapper), Mapping):
+            checkpoint = checkpoint[wrapper]
+    state_dict = {
+        key.removeprefix('module.'): value for key, value in checkpoint.items()
+    }
+    if any(key.startswith('backbone.') for key in state_dict):
+        state_dict = {
+            key.removeprefix('backbone.'): value
+            for key, value in state_dict.items()
+            if key.startswith('backbone.')
+        }
+    return state_dict
 
 
 def run_converter(
@@ -47,7 +72,9 @@ def run_converter(
         parser.error(str(error))
     mkdir_or_exist(osp.dirname(osp.abspath(args.dst)))
     torch.save(weights, args.dst)
-    print(f'{args.dst}: {len(weights)} tensors. {describe(weights, args.dst)}')
+    sys.stdout.write(
+        f'{args.dst}: {len(weights)} tensors. {describe(weights, args.dst)}\n'
+    )
 
 
 def describe_backbone(

@@ -1,7 +1,6 @@
 """CrackSeU: parity with the released code, counts, and the Mamba blocks."""
 
 import copy
-import importlib.util
 import json
 
 import numpy as np
@@ -11,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from checks import untrained_parameters
+from checks import load_script, max_rel_err, untrained_parameters
 from mmseg_crackssm.analysis.flops import count_params
 from mmseg_crackssm.apis.checkpoint import check_fits
 from mmseg_crackssm.apis.errors import UsageError
@@ -34,10 +33,7 @@ PARAMS = {
 @pytest.fixture(scope='module')
 def converter(repo_root):
     path = repo_root / 'tools' / 'model_converters' / 'crackseu.py'
-    spec = importlib.util.spec_from_file_location('crackseu_converter', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(path)
 
 
 @pytest.fixture(scope='module')
@@ -101,11 +97,6 @@ def build_golden(base, converter, golden):
 def outputs(model, image):
     features = model.extract_feat(image)
     return model.decode_head(features), model.auxiliary_head(features)
-
-
-def max_rel_err(out, expected):
-    assert out.shape == expected.shape
-    return float((out - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize(

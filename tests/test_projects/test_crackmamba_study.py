@@ -1,10 +1,11 @@
 """The study of CrackMamba's blocks: its configs and its table."""
 
-import importlib.util
 import json
 
 import pytest
 from mmengine.config import Config
+
+from checks import load_script
 
 DATASETS = ('deepcrack', 'steelcrack', 'cfd', 'synthetic')
 BLOCKS = {
@@ -23,10 +24,7 @@ def project(repo_root):
 
 @pytest.fixture(scope='module')
 def study(project):
-    spec = importlib.util.spec_from_file_location('study', project / 'run.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(project / 'run.py')
 
 
 @pytest.mark.parametrize('dataset', DATASETS)

@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import subprocess
 import sys
@@ -7,6 +6,7 @@ from pathlib import Path, PosixPath
 import pytest
 import torch
 
+from checks import load_script
 from mmseg_crackssm.models.backbones.vss import (
     ARCHITECTURES,
     VSSBackbone,
@@ -19,10 +19,7 @@ TOOL = Path(__file__).parents[2] / 'tools' / 'model_converters' / 'vmamba.py'
 
 @pytest.fixture(scope='module')
 def converter():
-    spec = importlib.util.spec_from_file_location('vmamba_converter', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(TOOL)
 
 
 @pytest.fixture(scope='module', params=GOLDEN)

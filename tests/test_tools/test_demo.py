@@ -1,16 +1,13 @@
-import importlib.util
-
 import numpy as np
 import pytest
+
+from checks import load_script
 
 
 @pytest.fixture
 def demo(repo_root, tmp_path, monkeypatch):
     """The command, with everything that takes time left out."""
-    path = repo_root / 'tools' / 'demo.py'
-    spec = importlib.util.spec_from_file_location('demo', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(repo_root / 'tools' / 'demo.py')
 
     def train_model(config, work_dir, cfg_options):
         (tmp_path / 'last_checkpoint').write_text('iter_1.pth')

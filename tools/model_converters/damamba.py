@@ -13,10 +13,10 @@ from torch import Tensor
 from mmseg_crackssm.apis.convert_checkpoint import (
     describe_backbone,
     run_converter,
+    unwrap_backbone,
 )
 from mmseg_crackssm.models.backbones.damamba import ARCHITECTURES, resolve_arch
 
-WRAPPERS = ('state_dict', 'model')
 DROPPED = re.compile(r'head\.')
 STEM = re.compile(r'stem\.(\d+)\.(\w+)')
 DOWNSAMPLE = re.compile(r'stages\.([1-9])\.downsample\.([01])\.(\w+)')
@@ -106,28 +106,6 @@ def convert_key(key: str) -> str | None:
     return None
 
 
-def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The backbone's own parameters in a checkpoint.
-
-    Takes off a 'state_dict' or 'model' wrapper, the 'module.' of data
-    parallel training and the 'backbone.' of a segmentor, whose other parts
-    are left out.
-    """
-    for wrapper in WRAPPERS:
-        if isinstance(checkpoint.get(wrapper), Mapping):
-            checkpoint = checkpoint[wrapper]
-    state_dict = {
-        key.removeprefix('module.'): value for key, value in checkpoint.items()
-    }
-    if any(key.startswith('backbone.') for key in state_dict):
-        state_dict = {
-            key.removeprefix('backbone.'): value
-            for key, value in state_dict.items()
-            if key.startswith('backbone.')
-        }
-    return state_dict
-
-
 def convert(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """Rename the parameters of a released DAMamba checkpoint.
 
@@ -141,7 +119,7 @@ def convert(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         ValueError: If the keys are not those of a DAMamba checkpoint.
     """
-    source = unwrap(checkpoint)
+    source = unwrap_backbone(checkpoint)
     converted, unknown = {}, []
     for key, value in source.items():
         if DROPPED.match(key):

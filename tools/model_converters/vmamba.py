@@ -13,10 +13,10 @@ from torch import Tensor
 from mmseg_crackssm.apis.convert_checkpoint import (
     describe_backbone,
     run_converter,
+    unwrap_backbone,
 )
 from mmseg_crackssm.models.backbones.vss import ARCHITECTURES, resolve_arch
 
-WRAPPERS = ('state_dict', 'model')
 DROPPED = re.compile(r'(classifier|head|norm)\.')
 BLOCK = re.compile(r'layers\.(\d+)\.blocks\.(\d+)\.(.+)')
 DOWNSAMPLE = re.compile(r'layers\.(\d+)\.downsample\.(\w+)\.(\w+)')
@@ -96,28 +96,6 @@ def convert_key(key: str, conv_stem: bool) -> str | None:
     return None
 
 
-def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The backbone's own parameters in a checkpoint.
-
-    Takes off a 'state_dict' or 'model' wrapper, the 'module.' of data
-    parallel training and the 'backbone.' of a segmentor, whose other parts
-    are left out.
-    """
-    for wrapper in WRAPPERS:
-        if isinstance(checkpoint.get(wrapper), Mapping):
-            checkpoint = checkpoint[wrapper]
-    state_dict = {
-        key.removeprefix('module.'): value for key, value in checkpoint.items()
-    }
-    if any(key.startswith('backbone.') for key in state_dict):
-        state_dict = {
-            key.removeprefix('backbone.'): value
-            for key, value in state_dict.items()
-            if key.startswith('backbone.')
-        }
-    return state_dict
-
-
 def convert(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """Rename the parameters of a VMamba checkpoint for VSSBackbone.
 
@@ -133,7 +111,7 @@ def convert(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         ValueError: If the keys are not those of a VMamba checkpoint.
     """
-    source = unwrap(state_dict)
+    source = unwrap_backbone(state_dict)
     conv_stem = 'patch_embed.5.weight' in source
     converted, unknown = {}, []
     for key, value in source.items():

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch.nn as nn
 from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
+
+from .staged import ExplainingBackbone
 
 BLOCKS = (
     'conv',
@@ -51,7 +52,7 @@ def resolve_block(block: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 @MODELS.register_module()
-class CrackSeUBackbone(BaseModule):
+class CrackSeUBackbone(ExplainingBackbone):
     """Encoder of CrackSeU: five stages at strides 2 to 32.
 
     With a Mamba block, a stage is the block and a point-wise convolution to
@@ -134,44 +135,30 @@ class CrackSeUBackbone(BaseModule):
             outs.append(x)
         return tuple(outs)
 
-    def explain_mismatch(self, keys: Iterable[str]) -> str | None:
+    def explain_mismatch(self, weights: Mapping[str, Any]) -> str | None:
         """Say what a checkpoint is of, if not of this network.
 
         Args:
-            keys: Its names within this module.
+            weights: Its tensors by their names within this module.
 
         Returns:
             A message with the remedy, None if nothing speaks against it.
         """
-        keys = list(keys)
-        if any(key.startswith('conv1.conv1.') for key in keys):
+        if any(key.startswith('conv1.conv1.') for key in weights):
             return (
                 'CrackSeUBackbone: this is a checkpoint of the published '
                 'CrackSeU code. Convert it first: python '
                 'tools/model_converters/crackseu.py SRC DST'
             )
-        found, wanted = describe_keys(keys), describe_keys(self.state_dict())
-        if found is None or found == wanted:
+        found = describe_keys(weights)
+        wanted = describe_keys(self.state_dict())
+        if found in (None, wanted):
             return None
         return (
             f'CrackSeUBackbone: this model has {wanted}; the checkpoint '
             f'seems to have {found}. Set norm_cfg and blocks to the '
             "checkpoint's, or take another checkpoint"
         )
-
-    def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *args: Any
-    ) -> None:
-        # mmengine loads with strict=False: what does not match would silently
-        # stay random.
-        message = self.explain_mismatch(
-            key.removeprefix(prefix)
-            for key in state_dict
-            if key.startswith(prefix)
-        )
-        if message is not None:
-            raise ValueError(message)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def describe_keys(keys: Iterable[str]) -> str | None:

@@ -9,7 +9,6 @@ from typing import Any
 import torch.nn as nn
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,6 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..layers.damamba_block import DAMambaBlock, init_convs
 from ..layers.das import DynamicAdaptiveScan
 from ..layers.patch_layers import LayerNorm2d
+from .staged import (
+    ExplainingBackbone,
+    FreezingBackbone,
+    check_stages,
+    look_up_arch,
+)
 
 ARCHITECTURES = dict(
     tiny=dict(
@@ -65,20 +70,7 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
         ValueError: On an unknown name or key, a missing key, unequal lengths,
             or a stage whose channels ``head_dim`` does not divide.
     """
-    if isinstance(arch, str):
-        if arch not in ARCHITECTURES:
-            raise ValueError(
-                f'DAMamba arch: expected one of {tuple(ARCHITECTURES)} or a '
-                f'dict, got {arch!r}'
-            )
-        arch = ARCHITECTURES[arch]
-    unknown = set(arch) - set(ARCH_KEYS)
-    missing = {'channels', 'depths'} - set(arch)
-    if unknown or missing:
-        raise ValueError(
-            f'DAMamba arch: expected the keys {ARCH_KEYS} of which '
-            f"'channels' and 'depths' are required, got {tuple(arch)}"
-        )
+    arch = look_up_arch('DAMamba', arch, ARCHITECTURES, ARCH_KEYS)
     depths = tuple(arch['depths'])
     resolved = dict(
         channels=tuple(arch['channels']),
@@ -111,7 +103,7 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 @MODELS.register_module()
-class DAMamba(BaseModule):
+class DAMamba(ExplainingBackbone, FreezingBackbone):
     """DAMamba (arXiv:2502.12627): DAMamba blocks at strides 4, 8, 16, 32.
 
     Any input size works; a map of stride s is ⌈H/s⌉ x ⌈W/s⌉. What leaves a
@@ -162,16 +154,7 @@ class DAMamba(BaseModule):
         super().__init__(init_cfg=init_cfg)
         arch = resolve_arch(arch)
         channels, depths = arch['channels'], arch['depths']
-        if not out_indices or not set(out_indices) <= set(range(len(depths))):
-            raise ValueError(
-                'DAMamba out_indices: expected stages out of '
-                f'{tuple(range(len(depths)))}, got {tuple(out_indices)}'
-            )
-        if not -1 <= frozen_stages <= len(depths):
-            raise ValueError(
-                f'DAMamba frozen_stages: expected -1 (none) to {len(depths)}, '
-                f'got {frozen_stages}'
-            )
+        check_stages('DAMamba', out_indices, frozen_stages, len(depths))
         self.out_indices = tuple(sorted(out_indices))
         self.out_channels = tuple(channels[i] for i in self.out_indices)
         self.frozen_stages = frozen_stages
@@ -222,7 +205,7 @@ class DAMamba(BaseModule):
         for name, module in self.named_modules():
             if isinstance(module, DynamicAdaptiveScan):
                 module.layer_name = name
-        self._freeze_stages()
+        self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Encode an image.
@@ -259,13 +242,8 @@ class DAMamba(BaseModule):
             context_fn=lambda: (nullcontext(), _statistics_kept(block)),
         )
 
-    def train(self, mode: bool = True) -> 'DAMamba':
-        """Switch the mode; frozen stages stay in evaluation mode."""
-        super().train(mode)
-        self._freeze_stages()
-        return self
-
-    def _freeze_stages(self) -> None:
+    def frozen_modules(self) -> list[nn.Module]:
+        """Stem, stages, their norms and downsampling."""
         frozen = [self.stem] if self.frozen_stages >= 0 else []
         for i in range(min(self.frozen_stages, len(self.stages))):
             frozen += [
@@ -273,71 +251,56 @@ class DAMamba(BaseModule):
                 self.norms[i],
                 *self.downsamples[i : i + 1],
             ]
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
+        return frozen
 
-    def explain_mismatch(self, keys: Iterable[str]) -> str | None:
+    def explain_mismatch(self, weights: Mapping[str, Any]) -> str | None:
         """Say what a checkpoint is of, if not of this network.
 
         Args:
-            keys: Its names within this module.
+            weights: Its tensors by their names within this module.
 
         Returns:
             A message with the remedy, None if nothing speaks against it.
         """
-        keys = list(keys)
-        if any('.token_mixer.' in key for key in keys):
+        if any('.token_mixer.' in key for key in weights):
             return (
                 'DAMamba: this is a checkpoint of the released DAMamba code. '
                 'Convert it first: python tools/model_converters/damamba.py '
                 'SRC DST'
             )
-        found = describe_keys(keys, stages=len(self.stages))
-        wanted = describe_keys(self.state_dict(), stages=len(self.stages))
-        if found is None or found == wanted:
-            return None
-        return (
-            f'DAMamba: this model has {wanted}; the checkpoint seems to have '
-            f"{found}. Set arch and layer_scale to the checkpoint's, or take "
-            'another checkpoint'
-        )
+        own = self.state_dict()
+        found = describe_keys(weights, stages=len(self.stages))
+        wanted = describe_keys(own, stages=len(self.stages))
+        if found not in (None, wanted):
+            return (
+                f'DAMamba: this model has {wanted}; the checkpoint seems to '
+                f"have {found}. Set arch and layer_scale to the checkpoint's, "
+                'or take another checkpoint'
+            )
+        for name, value in own.items():
+            other = weights.get(name)
+            if other is not None and other.shape != value.shape:
+                return (
+                    f'DAMamba: {name} has the shape {tuple(value.shape)} in '
+                    f'this model and {tuple(other.shape)} in the checkpoint, '
+                    "which is of another size. Set arch to the checkpoint's"
+                )
+        return None
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any
     ) -> None:
-        # mmengine loads with strict=False: what does not match would silently
-        # stay random.
-        found = {
-            key.removeprefix(prefix): value
-            for key, value in state_dict.items()
-            if key.startswith(prefix)
-        }
-        message = self.explain_mismatch(found) or self._explain_shapes(found)
-        # Inside a larger model, a file may well hold other parts alone.
-        if not (message or prefix or found.keys() & self.state_dict().keys()):
-            message = (
-                "DAMamba: expected keys like 'stages.0.0.norm1.weight', got "
-                f'{list(found)[:3]}. Convert a released checkpoint first: '
-                'python tools/model_converters/damamba.py SRC DST. From the '
-                'checkpoint of a whole model take the backbone by its prefix, '
-                "as in init_cfg=dict(type='Pretrained', checkpoint=PATH, "
-                "prefix='backbone.')"
-            )
-        if message is not None:
-            raise ValueError(message)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _explain_shapes(self, weights: Mapping[str, Any]) -> str | None:
-        for name, value in self.state_dict().items():
-            found = weights.get(name)
-            if found is not None and found.shape != value.shape:
-                return (
-                    f'DAMamba: {name} has the shape {tuple(value.shape)} in '
-                    f'this model and {tuple(found.shape)} in the checkpoint, '
-                    "which is of another size. Set arch to the checkpoint's"
-                )
-        return None
+        # Inside a larger model, a file may well hold other parts alone.
+        if not prefix and not state_dict.keys() & self.state_dict().keys():
+            raise ValueError(
+                "DAMamba: expected keys like 'stages.0.0.norm1.weight', got "
+                f'{list(state_dict)[:3]}. Convert a released checkpoint '
+                'first: python tools/model_converters/damamba.py SRC DST. '
+                'From the checkpoint of a whole model take the backbone by '
+                "its prefix, as in init_cfg=dict(type='Pretrained', "
+                "checkpoint=PATH, prefix='backbone.')"
+            )
 
 
 def describe_keys(keys: Iterable[str], stages: int) -> str | None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch.nn as nn
 import torch.utils.checkpoint as cp
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from ..layers.patch_layers import (
     PatchMerging2d,
 )
 from ..layers.vss_block import BLOCK_STYLES
+from .staged import FreezingBackbone, check_stages, look_up_arch
 
 
 def _arch(
@@ -66,20 +66,7 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
         ValueError: On an unknown name, key or style, a missing key, or
             unequal lengths.
     """
-    if isinstance(arch, str):
-        if arch not in ARCHITECTURES:
-            raise ValueError(
-                f'VSSBackbone arch: expected one of {tuple(ARCHITECTURES)} '
-                f'or a dict, got {arch!r}'
-            )
-        arch = ARCHITECTURES[arch]
-    unknown = set(arch) - set(ARCH_KEYS)
-    missing = {'channels', 'depths'} - set(arch)
-    if unknown or missing:
-        raise ValueError(
-            f'VSSBackbone arch: expected the keys {ARCH_KEYS} of which '
-            f"'channels' and 'depths' are required, got {tuple(arch)}"
-        )
+    arch = look_up_arch('VSSBackbone', arch, ARCHITECTURES, ARCH_KEYS)
     resolved = dict(block_style='vanilla', expand=2.0, d_state=16)
     resolved.update(arch)
     depths = tuple(resolved['depths'])
@@ -101,7 +88,7 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 @MODELS.register_module()
-class VSSBackbone(BaseModule):
+class VSSBackbone(FreezingBackbone):
     """VMamba: stages of VSS blocks at strides 4, 8, 16 and 32.
 
     Any input size works; a map of stride s is ⌈H/s⌉ x ⌈W/s⌉. LayerNorm is
@@ -159,17 +146,7 @@ class VSSBackbone(BaseModule):
         if block_style is not None:
             resolved = resolve_arch({**resolved, 'block_style': block_style})
         channels, depths = resolved['channels'], resolved['depths']
-        num_stages = len(depths)
-        if not out_indices or not set(out_indices) <= set(range(num_stages)):
-            raise ValueError(
-                'VSSBackbone out_indices: expected stages out of '
-                f'{tuple(range(num_stages))}, got {tuple(out_indices)}'
-            )
-        if not -1 <= frozen_stages <= num_stages:
-            raise ValueError(
-                'VSSBackbone frozen_stages: expected -1 (none) to '
-                f'{num_stages}, got {frozen_stages}'
-            )
+        check_stages('VSSBackbone', out_indices, frozen_stages, len(depths))
         self.out_indices = tuple(sorted(out_indices))
         self.out_channels = tuple(channels[i] for i in self.out_indices)
         self.frozen_stages = frozen_stages
@@ -212,7 +189,7 @@ class VSSBackbone(BaseModule):
         )
         for i in self.out_indices:
             self.add_module(f'norm{i}', LayerNorm2d(channels[i]))
-        self._freeze_stages()
+        self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Encode an image.
@@ -238,13 +215,8 @@ class VSSBackbone(BaseModule):
                 outs.append(getattr(self, f'norm{i}')(x))
         return tuple(outs)
 
-    def train(self, mode: bool = True) -> 'VSSBackbone':
-        """Switch the mode; frozen stages stay in evaluation mode."""
-        super().train(mode)
-        self._freeze_stages()
-        return self
-
-    def _freeze_stages(self) -> None:
+    def frozen_modules(self) -> list[nn.Module]:
+        """Stem, stages, their output norms and downsampling."""
         frozen = []
         if self.frozen_stages >= 0:
             frozen.append(self.patch_embed)
@@ -254,9 +226,7 @@ class VSSBackbone(BaseModule):
                 frozen.append(getattr(self, f'norm{i}'))
             if i < len(self.downsamples):
                 frozen.append(self.downsamples[i])
-        for module in frozen:
-            module.eval()
-            module.requires_grad_(False)
+        return frozen
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any

@@ -20,10 +20,9 @@ class CrackSeUHead(OneLogitHead):
         in_channels: Channels of the map at stride 2.
         channels: Channels behind the transposed convolution.
         in_index: Index of the map.
-        num_classes, out_channels, threshold: One logit, sigmoid, threshold.
         loss_decode: Losses; None for BCE + Dice per image with ε = 1e-4
             (CrackMamba, eq. 14 to 17).
-        **options: Further arguments of mmseg's ``BaseDecodeHead``.
+        **options: Further arguments of :class:`OneLogitHead`.
     """
 
     def __init__(
@@ -31,9 +30,6 @@ class CrackSeUHead(OneLogitHead):
         in_channels: int = 32,
         channels: int = 32,
         in_index: int = 0,
-        num_classes: int = 2,
-        out_channels: int = 1,
-        threshold: float = 0.5,
         loss_decode: dict | list[dict] | None = None,
         **options: Any,
     ) -> None:
@@ -41,9 +37,6 @@ class CrackSeUHead(OneLogitHead):
             in_channels=in_channels,
             channels=channels,
             in_index=in_index,
-            num_classes=num_classes,
-            out_channels=out_channels,
-            threshold=threshold,
             loss_decode=loss_decode
             or [
                 dict(type='CrackBCELoss', loss_weight=1.0),
@@ -54,7 +47,7 @@ class CrackSeUHead(OneLogitHead):
                     loss_weight=1.0,
                 ),
             ],
-            **{'dropout_ratio': 0.0, 'init_cfg': None, **options},
+            **options,
         )
         self.upsample = nn.ConvTranspose2d(
             in_channels, channels, kernel_size=2, stride=2
@@ -77,10 +70,9 @@ class CrackSeUSideHead(OneLogitHead):
         in_channels: Channels of the map.
         channels: Channels between the two convolutions.
         in_index: Index of the map.
-        num_classes, out_channels, threshold: One logit, sigmoid, threshold.
         norm_cfg: Normalisation, as in mmcv; None for LN over the channels.
         loss_decode: The loss; None for ``CrackCoarseBCELoss`` of weight 0.1.
-        **options: Further arguments of mmseg's ``BaseDecodeHead``.
+        **options: Further arguments of :class:`OneLogitHead`.
     """
 
     def __init__(
@@ -88,9 +80,6 @@ class CrackSeUSideHead(OneLogitHead):
         in_channels: int = 128,
         channels: int = 64,
         in_index: int = 1,
-        num_classes: int = 2,
-        out_channels: int = 1,
-        threshold: float = 0.5,
         norm_cfg: dict | None = None,
         loss_decode: dict | None = None,
         **options: Any,
@@ -99,12 +88,9 @@ class CrackSeUSideHead(OneLogitHead):
             in_channels=in_channels,
             channels=channels,
             in_index=in_index,
-            num_classes=num_classes,
-            out_channels=out_channels,
-            threshold=threshold,
             norm_cfg=norm_cfg or NORM_CFG,
             loss_decode=loss_decode or dict(type='CrackCoarseBCELoss'),
-            **{'dropout_ratio': 0.0, 'init_cfg': None, **options},
+            **options,
         )
         self.conv = ConvModule(
             in_channels,

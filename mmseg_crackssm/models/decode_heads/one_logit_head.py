@@ -1,5 +1,7 @@
 """What heads with one logit per pixel share."""
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -14,7 +16,31 @@ class OneLogitHead(BaseDecodeHead):
 
     They may be larger by what the image lacks to a multiple of the stride;
     that is cut off, where mmseg would squeeze it in.
+
+    Args:
+        num_classes, out_channels, threshold: One logit, sigmoid, threshold.
+        dropout_ratio: As in mmseg's ``BaseDecodeHead``, but none by default.
+        init_cfg: mmengine initialisation; None keeps PyTorch's.
+        **options: Further arguments of ``BaseDecodeHead``.
     """
+
+    def __init__(
+        self,
+        num_classes: int = 2,
+        out_channels: int = 1,
+        threshold: float = 0.5,
+        dropout_ratio: float = 0.0,
+        init_cfg: dict | list[dict] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            out_channels=out_channels,
+            threshold=threshold,
+            dropout_ratio=dropout_ratio,
+            init_cfg=init_cfg,
+            **options,
+        )
 
     def loss_by_feat(
         self, seg_logits: Tensor, batch_data_samples: SampleList

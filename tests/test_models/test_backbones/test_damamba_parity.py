@@ -1,10 +1,9 @@
 """DAMamba: parity with the released code, and its checkpoints."""
 
-import importlib.util
-
 import pytest
 import torch
 
+from checks import load_script, max_rel_err
 from mmseg_crackssm.models.backbones.damamba import (
     ARCHITECTURES,
     DAMamba,
@@ -15,10 +14,7 @@ from mmseg_crackssm.models.backbones.damamba import (
 @pytest.fixture(scope='module')
 def converter(repo_root):
     path = repo_root / 'tools' / 'model_converters' / 'damamba.py'
-    spec = importlib.util.spec_from_file_location('damamba_converter', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(path)
 
 
 @pytest.fixture(scope='module', params=['T', 'S'])
@@ -42,11 +38,6 @@ def build_golden(golden, converter, **options):
     model = DAMamba(arch=golden_arch(golden), **options)
     model.load_state_dict(converter.convert(golden['state_dict']))
     return model.eval()
-
-
-def max_rel_err(out, expected):
-    assert out.shape == expected.shape
-    return float((out - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import copy
-import importlib.util
 import json
 
 import pytest
@@ -9,7 +8,7 @@ from mmengine.runner import load_checkpoint
 from mmseg.registry import MODELS
 from torch import nn
 
-from checks import untrained_parameters
+from checks import load_script, max_rel_err, untrained_parameters
 from mmseg_crackssm.models.backbones.vss import (
     ARCHITECTURES,
     VSSBackbone,
@@ -23,10 +22,7 @@ TINY = dict(channels=4, depths=(1, 2, 1), d_state=2)
 @pytest.fixture(scope='module')
 def converter(repo_root):
     path = repo_root / 'tools' / 'model_converters' / 'vmamba.py'
-    spec = importlib.util.spec_from_file_location('vmamba_converter', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(path)
 
 
 def golden_arch(kwargs: dict) -> dict:
@@ -50,11 +46,6 @@ def build_golden(golden: dict, converter) -> VSSBackbone:
     model = VSSBackbone(arch=golden_arch(golden['kwargs']))
     model.load_state_dict(converter.convert(golden['state_dict']))
     return model.eval()
-
-
-def max_rel_err(out: torch.Tensor, expected: torch.Tensor) -> float:
-    assert out.shape == expected.shape
-    return float((out - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize(
