@@ -42,7 +42,7 @@ def budget_lr_factor(
 
 @HOOKS.register_module()
 class TimeBudgetHook(Hook):
-    """Train for a given wall-clock time.
+    """Train for a given wall-clock time, or number of iterations.
 
     The learning rate follows the share of the budget that is used, and the
     iteration that uses it up becomes the last one: its checkpoint is saved
@@ -54,10 +54,14 @@ class TimeBudgetHook(Hook):
     upper limit.
 
     A run with a time budget depends on the speed of the machine: its number
-    of iterations, which is logged, belongs to the result.
+    of iterations, which is logged, belongs to the result. Where runs share
+    a machine, or are to be repeated on another, a budget in ``iterations``
+    is the same for all; with it time does not matter.
 
     Args:
-        seconds: The budget.
+        seconds: The budget in time.
+        iterations: The budget in iterations; if given, instead of
+            ``seconds``.
         warmup: See :func:`budget_lr_factor`, as for the next three.
         decay: ``'cosine'`` or ``'poly'``.
         power: Exponent of ``'poly'``.
@@ -74,16 +78,20 @@ class TimeBudgetHook(Hook):
         decay: str = 'cosine',
         power: float = 1.0,
         min_ratio: float = 0.01,
+        iterations: int | None = None,
     ) -> None:
         if seconds <= 0:
             raise ValueError(f'seconds must be positive, got {seconds}')
+        if iterations is not None and iterations < 1:
+            raise ValueError(f'iterations must be positive, got {iterations}')
         if not 0 <= warmup < 1:
             raise ValueError(f'warmup must be in [0, 1), got {warmup}')
         if not 0 <= min_ratio <= 1:
             raise ValueError(f'min_ratio must be in [0, 1], got {min_ratio}')
         if decay not in ('cosine', 'poly'):
             raise ValueError(f"decay must be 'cosine' or 'poly', got {decay}")
-        self.seconds = seconds
+        self.seconds = seconds if iterations is None else math.inf
+        self.iterations = iterations
         self.schedule = dict(
             warmup=warmup, decay=decay, power=power, min_ratio=min_ratio
         )
@@ -112,11 +120,13 @@ class TimeBudgetHook(Hook):
         self._limit = runner.max_iters
         self._start = perf_counter()
         self._iters_before = runner.iter
-        elapsed = self._elapsed_before
-        if elapsed >= self.seconds:
-            runner.logger.info('The time budget is used up: nothing to train')
+        if self.iterations is not None:
+            self._limit = min(self._limit, self.iterations)
+        progress = self._progress(self._elapsed_before, runner.iter)
+        if progress >= 1:
+            runner.logger.info('The budget is used up: nothing to train')
             runner.train_loop._max_iters = runner.iter
-        self._set_lr(runner, elapsed)
+        self._set_lr(runner, progress)
 
     def after_train_iter(
         self,
@@ -131,11 +141,14 @@ class TimeBudgetHook(Hook):
         if elapsed >= self.seconds or done >= self._limit:
             runner.train_loop._max_iters = done
             runner.logger.info(
-                f'Time budget: {done} iterations in {elapsed:.1f} s '
-                f'of {self.seconds:g} s'
+                f'Budget: {done} iterations in {elapsed:.1f} s '
+                f'of {self._budget()}'
             )
             return
-        self._set_lr(runner, elapsed)
+        self._set_lr(runner, self._progress(elapsed, done))
+        if self.iterations is not None:
+            runner.train_loop._max_iters = self._limit
+            return
         pace = (elapsed - self._elapsed_before) / (done - self._iters_before)
         left = math.ceil((self.seconds - elapsed) / max(pace, 1e-9))
         runner.train_loop._max_iters = min(self._limit, done + max(left, 1))
@@ -159,7 +172,18 @@ class TimeBudgetHook(Hook):
             elapsed = shared.item()
         return elapsed
 
-    def _set_lr(self, runner: Runner, elapsed: float) -> None:
-        factor = budget_lr_factor(elapsed / self.seconds, **self.schedule)
+    def _progress(self, elapsed: float, done: int) -> float:
+        """Share of the budget that is used."""
+        if self.iterations is None:
+            return elapsed / self.seconds
+        return done / self.iterations
+
+    def _budget(self) -> str:
+        if self.iterations is None:
+            return f'{self.seconds:g} s'
+        return f'{self.iterations} iterations'
+
+    def _set_lr(self, runner: Runner, progress: float) -> None:
+        factor = budget_lr_factor(progress, **self.schedule)
         for group in runner.optim_wrapper.param_groups:
             group['lr'] = group['initial_lr'] * factor

@@ -26,6 +26,7 @@ def test_lr_factor_rises_and_falls():
         dict(seconds=1, warmup=1),
         dict(seconds=1, min_ratio=2),
         dict(seconds=1, decay='step'),
+        dict(seconds=1, iterations=0),
     ],
 )
 def test_wrong_arguments_are_refused(wrong):
@@ -140,6 +141,25 @@ def test_max_iters_stays_the_limit(tmp_path, monkeypatch):
     runner.train()
     assert runner.iter == 3
     assert (tmp_path / 'work' / 'iter_3.pth').is_file()
+
+
+def test_budget_in_iterations_ignores_the_clock(tmp_path, monkeypatch):
+    make_images(tmp_path)
+    clock = Clock(monkeypatch)
+    runner = Runner.from_cfg(_config(tmp_path, 'counted', iterations=5))
+    clock.attach(runner, die_at=4, slow_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    assert runner.max_iters == 5
+    rates = clock.rates
+    cfg = _config(tmp_path, 'rest', iterations=5)
+    cfg.resume = True
+    runner = Runner.from_cfg(cfg)
+    clock.attach(runner)
+    runner.train()
+    assert runner.iter == runner.max_iters == 5
+    expected = [0.01 * budget_lr_factor(i / 5, warmup=0.2) for i in range(5)]
+    assert rates + clock.rates == pytest.approx(expected)
 
 
 def test_scheduler_beside_the_budget_is_refused(tmp_path):
