@@ -94,7 +94,7 @@ def test_orders_are_those_of_the_forward_pass(monkeypatch):
 
 
 def test_two_directions_unsorted():
-    settings = dict(directions=('vertical', 'diagonal'), reorder=False)
+    settings = dict(directions=('vertical', 'diagonal'), scan='snake')
     _, _, scans = capture(config_of(settings))
     fixed = scan_capture.fixed_orders((4, 3))
     sequences = scans.levels[2].sequences

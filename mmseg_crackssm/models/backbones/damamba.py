@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..layers.damamba_block import DAMambaBlock, init_convs
-from ..layers.das import DynamicAdaptiveScan
+from ..layers.das import name_scans
 from ..layers.patch_layers import LayerNorm2d
 from .staged import (
     ExplainingBackbone,
@@ -202,9 +202,7 @@ class DAMamba(ExplainingBackbone, FreezingBackbone):
         # The blocks have seen to theirs.
         init_convs(self.stem)
         init_convs(self.downsamples)
-        for name, module in self.named_modules():
-            if isinstance(module, DynamicAdaptiveScan):
-                module.layer_name = name
+        name_scans(self)
         self.freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

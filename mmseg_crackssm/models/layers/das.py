@@ -28,8 +28,8 @@ class DynamicAdaptiveScan(nn.Module):
             groups.
 
     Attributes:
-        layer_name: What error messages call the layer. The backbone
-            ``DAMamba`` sets it to the path within itself.
+        layer_name: What error messages call the layer, see
+            :func:`name_scans`.
 
     Raises:
         ValueError: If ``head_dim`` does not divide the channels.
@@ -96,3 +96,15 @@ class DynamicAdaptiveScan(nn.Module):
                 "the weights; where they come up in training, lower 'lr' or "
                 'clip the gradients'
             )
+
+
+def name_scans(module: nn.Module) -> None:
+    """Name the dynamic adaptive scans in a module by their paths in it.
+
+    Args:
+        module: A backbone or a neck; layers keep the name that was given
+            last.
+    """
+    for name, child in module.named_modules():
+        if isinstance(child, DynamicAdaptiveScan):
+            child.layer_name = name

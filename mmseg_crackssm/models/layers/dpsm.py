@@ -16,6 +16,7 @@ from ...ops import (
     scan_order,
     scatter_tokens,
 )
+from .das import DynamicAdaptiveScan, name_scans
 from .direction_map import DIRECTIONS, DirectionMap, check_directions
 from .patch_layers import LayerNorm2d
 from .s6 import S6
@@ -28,6 +29,15 @@ SNAKE_OF_DIRECTION = dict(
 )
 """The snake order that walks along each crack direction."""
 
+SCANS = ('atr', 'das', 'das+atr', 'snake')
+"""What the sequences of DPSM can be.
+
+'atr' sorts the tokens of a snake by direction intensity (CrackSSM's adaptive
+token reordering). 'das' leaves the snakes unsorted, and lets them read the
+map where dynamic adaptive scan has learned to look (DAMamba). 'das+atr' does
+both, 'snake' neither.
+"""
+
 
 class AdaptiveTokenReordering(nn.Module):
     """S6 on token sequences sorted by direction intensity (ATR).
@@ -38,15 +48,24 @@ class AdaptiveTokenReordering(nn.Module):
     are concatenated, fused by a point-wise convolution, weighted by an SE
     block and added to the input (CrackSSM, Key Design 1).
 
+    With dynamic adaptive scan, a token is what the map holds at an offset
+    from its place. The offsets are predicted from the map itself, and are
+    zero before training.
+
     Args:
         channels: Channels C of the feature map.
         directions: Names out of :data:`DIRECTIONS`.
         d_state: State size N of S6.
         se_ratio: Reduction of the SE block.
-        reorder: If False, the snake sequences are scanned as they are
-            (a static scan; the sort is what CrackSSM adds).
+        scan: One of :data:`SCANS`.
+        head_dim: Channels that dynamic adaptive scan reads at the same
+            place; divides C. Of no effect without.
         norm_cfg: Normalisation after the point-wise convolution.
         backend: Backend of the selective scan.
+
+    Raises:
+        ValueError: If the scan or a direction is unknown, or ``head_dim``
+            does not divide the channels.
     """
 
     def __init__(
@@ -55,15 +74,25 @@ class AdaptiveTokenReordering(nn.Module):
         directions: Sequence[str] = DIRECTIONS,
         d_state: int = 16,
         se_ratio: int = 4,
-        reorder: bool = True,
+        scan: str = 'atr',
+        head_dim: int = 16,
         norm_cfg: dict | None = None,
         backend: str = 'auto',
     ) -> None:
         super().__init__()
         directions = check_directions(directions)
         self.snakes = tuple(SNAKE_OF_DIRECTION[name] for name in directions)
-        self.reorder = reorder
+        if scan not in SCANS:
+            raise ValueError(
+                f'DPSM scan: expected one of {", ".join(SCANS)}, got {scan!r}'
+            )
+        self.reorder = scan.endswith('atr')
         self.norm = LayerNorm2d(channels)
+        self.das = None
+        if scan.startswith('das'):
+            self.das = DynamicAdaptiveScan(channels, head_dim=head_dim)
+            # The snakes begin as they are.
+            nn.init.zeros_(self.das.offset.weight)
         self.s6 = S6(
             channels,
             d_state=d_state,
@@ -128,6 +157,8 @@ class AdaptiveTokenReordering(nn.Module):
         """
         order = self.token_order(direction_map, x.shape[-2:])
         normed = self.norm(x)
+        if self.das is not None:
+            normed = self.das(normed, query=normed)
         if self.s6.fuses(normed):
             scanned = self.s6.along_paths(normed, order, merge=False)
             scanned = scanned.to(x.dtype)
@@ -156,14 +187,16 @@ class DPSM(BaseModule):
         direction_channels: Channels of the coordinate convolution.
         d_state: State size N of S6.
         se_ratio: Reduction of the SE blocks.
-        reorder: If False, the snake sequences are scanned unsorted.
+        scan: How tokens are laid out in the sequences, one of :data:`SCANS`.
+        head_dim: Channels that 'das' and 'das+atr' read at the same place;
+            divides the channels of F1, F2, F3.
         norm_cfg: Normalisation of the convolutions.
         backend: Backend of the selective scan.
         init_cfg: mmengine initialisation.
 
     Raises:
-        ValueError: If ``in_channels`` does not hold four numbers, or a
-            direction is unknown.
+        ValueError: If ``in_channels`` does not hold four numbers, the scan
+            or a direction is unknown, or ``head_dim`` does not divide.
     """
 
     def __init__(
@@ -173,7 +206,8 @@ class DPSM(BaseModule):
         direction_channels: int = 72,
         d_state: int = 16,
         se_ratio: int = 4,
-        reorder: bool = True,
+        scan: str = 'atr',
+        head_dim: int = 16,
         norm_cfg: dict | None = None,
         backend: str = 'auto',
         init_cfg: dict | list[dict] | None = None,
@@ -199,12 +233,14 @@ class DPSM(BaseModule):
                 directions=self.directions,
                 d_state=d_state,
                 se_ratio=se_ratio,
-                reorder=reorder,
+                scan=scan,
+                head_dim=head_dim,
                 norm_cfg=norm_cfg,
                 backend=backend,
             )
             for channels in in_channels[:3]
         )
+        name_scans(self)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Enhance F1, F2, F3.

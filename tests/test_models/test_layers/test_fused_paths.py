@@ -5,6 +5,7 @@ import torch
 from native_scan import needs_kernel
 
 from mmseg_crackssm.models.layers import S6, SS2D, AdaptiveTokenReordering
+from mmseg_crackssm.models.layers.dpsm import SCANS
 from mmseg_crackssm.ops import gather_tokens, scan_order, scatter_tokens
 
 
@@ -77,12 +78,14 @@ def test_ss2d(calls, gate, memory, dtype, tolerance):
 
 
 @needs_kernel
-@pytest.mark.parametrize('reorder', (True, False))
-def test_adaptive_token_reordering(calls, reorder):
+@pytest.mark.parametrize('scan', SCANS)
+def test_adaptive_token_reordering(calls, scan):
     torch.manual_seed(0)
     layer = AdaptiveTokenReordering(
-        24, d_state=4, reorder=reorder, norm_cfg=dict(type='BN')
+        24, d_state=4, scan=scan, head_dim=8, norm_cfg=dict(type='BN')
     )
+    if layer.das is not None:
+        torch.nn.init.normal_(layer.das.offset.weight)
     layer.double()
     fused, without_gradient, plain = both_ways(
         layer, torch.randn(2, 24, 9, 6).double(), torch.randn(2, 4, 5, 3)

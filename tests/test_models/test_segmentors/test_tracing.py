@@ -124,7 +124,7 @@ def test_compiled_backward_agrees(make_network):
     The tokens stay in the snakes' order: where the interpolated sorting key
     has ties, roundings decide which token comes first.
     """
-    network = make_network(reorder=False).double()
+    network = make_network(scan='snake').double()
     compiled = torch.compile(network, fullgraph=True, backend='aot_eager')
     image = torch.randn(2, 3, *SIZE, dtype=torch.float64)
     got = run(compiled, network, image)

@@ -1,0 +1,3 @@
+# Dynamic adaptive scan in DPSM in place of token reordering.
+_base_ = './crackssm_tut-448.py'
+model = dict(backbone=dict(dpsm=dict(scan='das')))
