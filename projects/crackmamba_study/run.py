@@ -9,8 +9,6 @@ columns beside ours. ``--table`` writes it from what has been run so far.
 
 import argparse
 import json
-import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -20,10 +18,14 @@ from typing import NamedTuple
 from mmseg_crackssm.analysis.benchmark_table import (
     format_table,
     paper_rows,
-    read_run,
 )
 from mmseg_crackssm.analysis.paper_counting import measure_config_as_papers
-from mmseg_crackssm.apis.errors import UsageError, run_cli
+from mmseg_crackssm.analysis.train_seeds import (
+    Run,
+    mean_and_deviation,
+    train,
+)
+from mmseg_crackssm.apis.errors import run_cli
 
 CONFIGS = Path(__file__).resolve().parent / 'configs'
 # Block: rows of Tables 2 and 4.
@@ -57,54 +59,17 @@ DATASETS = {
 SCORES = {'miIoU': 'mi IoU', 'miDice': 'mi Dice', 'F1': 'F1'}
 
 
-def work_dir_of(out: Path, block: str, dataset: str, seed: int) -> Path:
-    """Where a run is."""
-    return out / f'{block}_{dataset}_seed{seed}'
-
-
-def read_scores(work_dir: Path) -> dict[str, float] | None:
-    """Scores of a finished run, None if it has not finished."""
-    try:
-        return read_run(work_dir).scores
-    except (FileNotFoundError, UsageError):
-        return None
-
-
-def train(
-    block: str,
-    dataset: str,
-    seed: int,
-    work_dir: Path,
-    options: Sequence[str] = (),
-) -> None:
-    """Train and validate one row in a process of its own.
+def run_of(out: Path, block: str, dataset: str, seed: int) -> Run:
+    """A run of the study.
 
     Args:
+        out: Folder of the runs.
         block: A key of :data:`BLOCKS`.
         dataset: A key of :data:`DATASETS`.
-        seed: Seed of the run.
-        work_dir: Where its log and checkpoints go; a run that was stopped
-            there goes on.
-        options: ``--cfg-options`` of the training.
-
-    Raises:
-        UsageError: If the training fails; it has told why.
+        seed: Seed.
     """
-    command = [
-        sys.executable,
-        '-m',
-        'mmseg_crackssm.apis.train',
-        str(CONFIGS / f'{block}_{dataset}.py'),
-        '--work-dir',
-        str(work_dir),
-        '--seed',
-        str(seed),
-        '--resume',
-    ]
-    if options:
-        command += ['--cfg-options', *options]
-    if subprocess.run(command, check=False).returncode != 0:
-        raise UsageError(f'training {work_dir.name} failed, see above')
+    name = f'{block}_{dataset}'
+    return Run(str(CONFIGS / f'{name}.py'), seed, out / f'{name}_seed{seed}')
 
 
 def tabulate(
@@ -131,13 +96,13 @@ def tabulate(
         found = {
             seed: scores
             for seed in seeds
-            if (scores := read_scores(work_dir_of(out, block, dataset, seed)))
+            if (scores := run_of(out, block, dataset, seed).scores())
         }
         cost = measure_config_as_papers(
             CONFIGS / f'{block}_{dataset}.py', DATASETS[dataset].shape
         )
         ours = {
-            name: [scores[name] for scores in found.values()]
+            name: [100 * scores[name] for scores in found.values()]
             for name in SCORES
         }
         printed = paper.get(BLOCKS[block])
@@ -145,7 +110,7 @@ def tabulate(
             [
                 block,
                 str(len(found) or ''),
-                *(_mean_and_spread(values) for values in ours.values()),
+                *(mean_and_deviation(x, digits=2) for x in ours.values()),
                 f'{cost["params"]:,}',
                 f'{cost["macs"] / 1e9:.2f} G',
                 *(
@@ -157,21 +122,11 @@ def tabulate(
         )
         report[block] = {
             'seeds': list(found),
-            'scores': ours,
+            'percent': ours,
             'params': cost['params'],
             'macs': cost['macs'],
         }
     return format_table(cells, 'markdown'), report
-
-
-def _mean_and_spread(values: Sequence[float]) -> str:
-    if not values:
-        return ''
-    percent = [100 * x for x in values]
-    mean = f'{statistics.mean(percent):.2f}'
-    if len(percent) < 2:
-        return mean
-    return f'{mean} ± {statistics.stdev(percent):.2f}'
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -229,20 +184,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    # Seeds outermost: whenever it is stopped, the rows are comparable.
-    todo = [
-        (block, seed, work_dir)
-        for seed in args.seeds
-        for block in args.blocks
-        if read_scores(
-            work_dir := work_dir_of(args.out, block, args.dataset, seed)
-        )
-        is None
-    ]
     if not args.table:
-        for number, (block, seed, work_dir) in enumerate(todo, start=1):
-            sys.stderr.write(f'run {number} of {len(todo)}: {work_dir.name}\n')
-            train(block, args.dataset, seed, work_dir, args.cfg_options)
+        # Seeds outermost: whenever it is stopped, the rows are comparable.
+        runs = [
+            run_of(args.out, block, args.dataset, seed)
+            for seed in args.seeds
+            for block in args.blocks
+        ]
+        train(runs, args.cfg_options)
     text, report = tabulate(args.dataset, args.out, args.blocks, args.seeds)
     args.out.mkdir(parents=True, exist_ok=True)
     target = args.out / f'{args.dataset}.md'

@@ -6,6 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from checks import load_script
+from mmseg_crackssm.analysis.train_seeds import FINISHED
 
 DATASETS = ('deepcrack', 'steelcrack', 'cfd', 'synthetic')
 BLOCKS = {
@@ -58,18 +59,19 @@ def test_recipes_are_the_papers(project):
         assert cfg.train_cfg.max_iters == pytest.approx(iterations, rel=0.01)
 
 
-def finish(work_dir, mi_iou, mi_dice=0.5):
+def finish(run, mi_iou, mi_dice=0.5):
     """Leave the scores that a training leaves."""
-    folder = work_dir / '20260101_000000' / 'vis_data'
+    folder = run.work_dir / '20260101_000000' / 'vis_data'
     folder.mkdir(parents=True)
     scores = {'crack/miIoU': mi_iou, 'crack/miDice': mi_dice, 'crack/F1': 0.6}
     (folder / 'scalars.json').write_text(json.dumps({**scores, 'step': 300}))
+    (run.work_dir / FINISHED).write_text('{"options": []}')
 
 
 def test_table_has_the_papers_columns_and_blanks(study, tmp_path, capsys):
     for seed, score in enumerate((0.70, 0.72, 0.74)):
-        finish(study.work_dir_of(tmp_path, 'vss', 'deepcrack', seed), score)
-    finish(study.work_dir_of(tmp_path, 'conv', 'deepcrack', 0), 0.65)
+        finish(study.run_of(tmp_path, 'vss', 'deepcrack', seed), score)
+    finish(study.run_of(tmp_path, 'conv', 'deepcrack', 0), 0.65)
     arguments = ['--dataset', 'deepcrack', '--table', '--out', str(tmp_path)]
     arguments += ['--blocks', 'conv', 'vss', 'crackmamba']
     assert study.main([*arguments, '--seeds', '0', '1', '2']) == 0
@@ -104,7 +106,7 @@ def test_table_has_the_papers_columns_and_blanks(study, tmp_path, capsys):
         '7.94 G',
     ]
     report = json.loads((tmp_path / 'deepcrack.json').read_text())
-    assert report['vss']['scores']['miIoU'] == [0.70, 0.72, 0.74]
+    assert report['vss']['percent']['miIoU'] == [70, 72, 74]
     assert (tmp_path / 'deepcrack.md').read_text().startswith('| ')
 
 
@@ -134,8 +136,8 @@ def test_trains_once_and_resumes(study, tmp_path, capfd):
     assert study.main(arguments) == 0
     captured = capfd.readouterr()
     assert 'run 1 of 1: crackmamba_synthetic_seed0' in captured.err
-    work_dir = study.work_dir_of(tmp_path, 'crackmamba', 'synthetic', 0)
-    assert study.read_scores(work_dir)['miIoU'] >= 0
+    run = study.run_of(tmp_path, 'crackmamba', 'synthetic', 0)
+    assert run.scores()['miIoU'] >= 0
     assert '| crackmamba' in captured.out
     assert study.main(arguments) == 0
     assert 'run 1' not in capfd.readouterr().err
