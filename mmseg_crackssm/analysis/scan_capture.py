@@ -1,20 +1,24 @@
 """The orders in which a model's scans visit its feature maps."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+import torch.nn as nn
 from mmseg.models import BaseSegmentor
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..apis.errors import UsageError
 from ..apis.inference import image_window, preprocess_images
+from ..models.layers.das import DynamicAdaptiveScan
 from ..models.layers.dpsm import DPSM, AdaptiveTokenReordering
 from ..ops.scan_order import SNAKE_ORDERS, scan_order
+from .scan_reads import Reads
 
 
 class Frame(NamedTuple):
@@ -69,10 +73,13 @@ class ModelScans(NamedTuple):
         levels: The maps that DPSM scans, else all maps of the backbone.
         directions: Direction intensities F_dir (h, w) by crack direction,
             as logits; empty for a model without DPSM.
+        reads: Of each layer with dynamic adaptive scan, in the order of the
+            forward pass.
     """
 
     levels: list[LevelScan]
     directions: dict[str, NDArray[np.float32]]
+    reads: list[Reads]
 
     @property
     def coarsest(self) -> int:
@@ -144,6 +151,7 @@ def capture_scans(model: BaseSegmentor, inputs: Tensor) -> ModelScans:
         )
     dpsm = next((x for x in model.modules() if isinstance(x, DPSM)), None)
     levels: list[LevelScan] = []
+    reads: list[Reads] = []
     outputs: list[object] = []
     with ExitStack() as stack:
         watched = backbone if dpsm is None else dpsm
@@ -152,42 +160,65 @@ def capture_scans(model: BaseSegmentor, inputs: Tensor) -> ModelScans:
         )
         stack.callback(handle.remove)
         for level in () if dpsm is None else dpsm.levels:
-            stack.enter_context(_recorded(level, dpsm.directions, levels))
+            note = partial(_note_order, levels, level, dpsm.directions)
+            stack.enter_context(_noted(level, 'token_order', note))
+        for name, layer in model.named_modules():
+            if isinstance(layer, DynamicAdaptiveScan):
+                note = partial(_note_offsets, reads, name)
+                stack.enter_context(_noted(layer, 'offsets', note))
         model.extract_feat(inputs)
     if dpsm is None:
-        return ModelScans(_levels_of(outputs[0]), {})
+        return ModelScans(_levels_of(outputs[0]), {}, reads)
     direction_map = outputs[0][-1][0].float().cpu().numpy()
     names = zip(dpsm.directions, direction_map, strict=True)
-    return ModelScans(levels, dict(names))
+    return ModelScans(levels, dict(names), reads)
 
 
 @contextmanager
-def _recorded(
-    module: AdaptiveTokenReordering,
-    directions: tuple[str, ...],
-    levels: list[LevelScan],
+def _noted(
+    module: nn.Module, method: str, note: Callable[..., None]
 ) -> Iterator[None]:
-    """Note the orders that a module's forward computes.
+    """Note what a method returns, with its arguments behind.
 
-    They are no output of the module, so that no hook would see them.
+    For what a module's forward computes and no hook would see, since it is
+    no output of the module.
     """
-    compute = module.token_order
-    kind = 'ATR' if module.reorder else 'unsorted'
-    names = [f'{kind} {direction}' for direction in directions]
+    compute = getattr(module, method)
 
-    def token_order(direction_map: Tensor, size: tuple[int, int]) -> Tensor:
-        order = compute(direction_map, size)
-        # (K, L) where nothing is sorted, else (1, K, L).
-        found = order.flatten(0, -2).cpu().numpy()
-        named = dict(zip(names, found, strict=True))
-        levels.append(LevelScan((int(size[0]), int(size[1])), named))
-        return order
+    def run(*args: object) -> Tensor:
+        result = compute(*args)
+        note(result, *args)
+        return result
 
-    module.token_order = token_order
+    setattr(module, method, run)
     try:
         yield
     finally:
-        del module.token_order
+        delattr(module, method)
+
+
+def _note_order(
+    levels: list[LevelScan],
+    module: AdaptiveTokenReordering,
+    directions: tuple[str, ...],
+    order: Tensor,
+    direction_map: Tensor,
+    size: tuple[int, int],
+) -> None:
+    kind = 'ATR' if module.reorder else 'unsorted'
+    names = [f'{kind} {direction}' for direction in directions]
+    # (K, L) where nothing is sorted, else (1, K, L).
+    found = order.flatten(0, -2).cpu().numpy()
+    named = dict(zip(names, found, strict=True))
+    levels.append(LevelScan((int(size[0]), int(size[1])), named))
+
+
+def _note_offsets(
+    reads: list[Reads], name: str, offsets: Tensor, query: Tensor
+) -> None:
+    # (1, 2 * G, h, w).
+    found = offsets[0].unflatten(0, (-1, 2)).float().cpu().numpy()
+    reads.append(Reads(name, found))
 
 
 def _levels_of(output: object) -> list[LevelScan]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from prettytable import PrettyTable
 
 from ..ops.scan_order import SNAKE_ORDERS
 from .scan_capture import Frame, LevelScan, fixed_orders
@@ -202,3 +203,15 @@ class DistanceSum:
             for name, both in self._sums.items()
         }
         return LevelDistances(self._tokens, self._pairs, means)
+
+
+def distances_table(levels: dict[int, LevelDistances]) -> PrettyTable:
+    """Distances as a table, an order of a level a row."""
+    table = PrettyTable(['level', 'order', 'mean distance', '/ length'])
+    table.align = 'r'
+    table.align['order'] = 'l'
+    for level, found in levels.items():
+        for name, mean in found.means.items():
+            shown = [f'{mean.steps:.2f}', f'{mean.share:.4f}']
+            table.add_row([level, name, *shown])
+    return table

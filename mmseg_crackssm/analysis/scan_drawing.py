@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -59,19 +60,28 @@ def neighbour_reach(grid: tuple[int, int], shape: tuple[int, int]) -> float:
     return float(np.hypot(shape[0] / grid[0], shape[1] / grid[1]))
 
 
-class PathPanel:
-    """A path that grows over an image.
+class ScanPath(NamedTuple):
+    """What is drawn of a sequence.
 
-    Args:
-        image: RGB uint8 (H, W, 3).
+    Attributes:
         points: (x, y) in pixels of the image, (L, 2), in the order of the
             sequence; they need not lie on a grid.
         reach: Steps longer than this many pixels are drawn thin and faint.
     """
 
-    def __init__(
-        self, image: NDArray[np.uint8], points: NDArray, reach: float
-    ) -> None:
+    points: NDArray
+    reach: float
+
+
+class PathPanel:
+    """A path that grows over an image.
+
+    Args:
+        image: RGB uint8 (H, W, 3).
+        path: The path.
+    """
+
+    def __init__(self, image: NDArray[np.uint8], path: ScanPath) -> None:
         # Slow to import, and only needed here.
         from matplotlib import colormaps
 
@@ -84,6 +94,7 @@ class PathPanel:
         self._jumps = self._image.copy()
         self._steps = np.zeros_like(shown)
         self._covered = np.zeros(shown.shape[:2], dtype=np.uint8)
+        points, reach = path
         steps = np.hypot(*np.diff(points, axis=0).T)
         self._near = steps <= reach * (1 + 1e-6)
         self._points = points * scale
@@ -176,19 +187,16 @@ class ScanFigure:
 
     Args:
         image: RGB uint8 (H, W, 3).
-        paths: Rows of panels: by title, points (x, y) in pixels of the image
-            in the order of the sequence, (L, 2).
+        paths: Rows of panels, by title.
         maps: A last row of panels: by title, intensities (h, w).
-        reach: As of :class:`PathPanel`.
         title: Above all panels.
     """
 
     def __init__(
         self,
         image: NDArray[np.uint8],
-        paths: Sequence[dict[str, NDArray]],
+        paths: Sequence[dict[str, ScanPath]],
         maps: dict[str, NDArray],
-        reach: float,
         title: str,
     ) -> None:
         # Slow to import, and only needed here.
@@ -208,11 +216,11 @@ class ScanFigure:
             cell.set_axis_off()
         self._panels = []
         for line, row in zip(axes, paths, strict=False):
-            for cell, (name, points) in zip(line, row.items(), strict=False):
-                panel = PathPanel(image, points, reach)
+            for cell, (name, path) in zip(line, row.items(), strict=False):
+                panel = PathPanel(image, path)
                 cell.set_title(name, fontsize=14)
                 shown = cell.imshow(panel.render())
-                self._panels.append((panel, len(points), shown))
+                self._panels.append((panel, len(path.points), shown))
         for cell, (name, values) in zip(axes[-1], maps.items(), strict=False):
             low, high = values.min(), values.max()
             cell.set_title(f'{name}: {low:.2f} to {high:.2f}', fontsize=14)

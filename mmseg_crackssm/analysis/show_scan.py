@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from mmseg.models import BaseSegmentor
 from numpy.typing import NDArray
-from prettytable import PrettyTable
 
 from ..apis.errors import (
     UsageError,
@@ -22,95 +21,36 @@ from ..apis.errors import (
     run_cli,
 )
 from ..apis.inference import init_model, read_image
-from ..datasets.crack_dataset import COMMON_SUFFIXES, list_names, printable
-from ..datasets.file_names import files_by_name
-from ..datasets.mask_reading import UnclearMaskError
-from ..datasets.transforms import LoadCrackAnnotations
+from ..datasets.crack_dataset import COMMON_SUFFIXES, printable
 from ..utils.progress import track
+from .labelled_images import pair_labels, read_pair
 from .scan_capture import (
     ModelScans,
     capture_scans,
     fixed_orders,
     load_input,
 )
-from .scan_distance import DistanceSum, LevelDistances, crack_tokens
+from .scan_distance import (
+    DistanceSum,
+    LevelDistances,
+    crack_tokens,
+    distances_table,
+)
 from .scan_drawing import (
     ScanFigure,
+    ScanPath,
     neighbour_reach,
     token_points,
     write_animation,
 )
+from .scan_reads import CrackReads, Reads, ReadSum, pick_reads, reads_table
 
 #: Number of sequences of 'cross', with which the fixed orders begin.
 CROSS = 4
-
-
-def pair_labels(
-    images: Path, labels: Path, label_suffix: Sequence[str] = COMMON_SUFFIXES
-) -> list[tuple[Path, Path]]:
-    """Pair images and masks by stem, sub-folders being part of it.
-
-    Args:
-        images: Folder of images.
-        labels: Folder of masks.
-        label_suffix: Endings that a mask's name has beyond its image's stem.
-
-    Returns:
-        Image and mask, in the order of the names.
-
-    Raises:
-        FileNotFoundError: If a folder is missing.
-        UsageError: If names do not pair; tells which.
-    """
-    clash = 'have the same stem: keep one of them'
-    found = files_by_name(images, COMMON_SUFFIXES, clash=clash)
-    masks = files_by_name(labels, label_suffix, clash=clash)
-    problems = ' and '.join(
-        f'{len(alone)} {what} ({list_names(sorted(alone))})'
-        for what, alone in (
-            ('images without mask', found.keys() - masks.keys()),
-            ('masks without image', masks.keys() - found.keys()),
-        )
-        if alone
-    )
-    if problems or not found:
-        raise UsageError(
-            f'{problems or "no image"} in {printable(images)} and '
-            f'{printable(labels)}: expected one mask of the same stem for '
-            'each image. Give what the names of masks end in, e.g. '
-            '--label-suffix _mask.png, or move the others away'
-        )
-    return [(path, masks[name]) for name, path in found.items()]
-
-
-def read_pair(
-    image: Path, label: Path
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Read an image and its mask.
-
-    Returns:
-        BGR uint8 (H, W, 3); and (H, W), 1 being crack.
-
-    Raises:
-        UsageError: If one cannot be read, or their sizes differ.
-    """
-    try:
-        array = read_image(image)
-        results = LoadCrackAnnotations().transform(
-            {
-                'img_path': str(image),
-                'seg_map_path': str(label),
-                'ori_shape': array.shape[:2],
-            }
-        )
-    except UnclearMaskError as error:
-        raise UsageError(
-            f'{error.reason}. Convert the masks to 0 (background) and 255 '
-            '(crack)'
-        ) from error
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return array, results['gt_seg_map']
+#: Panels in a row.
+PANELS = 4
+#: How much farther apart than neighbours what these read may be drawn.
+LOOSENESS = 1.5
 
 
 def pick_level(scans: ModelScans, level: int | None) -> int:
@@ -135,6 +75,8 @@ def make_figure(
     image: NDArray[np.uint8],
     level: int | None = None,
     title: str = '',
+    layer: str | None = None,
+    groups: Sequence[int] | None = None,
 ) -> ScanFigure:
     """Draw the scans of one image.
 
@@ -143,13 +85,15 @@ def make_figure(
         image: BGR uint8 (H, W, 3).
         level: As of :func:`pick_level`.
         title: Above all panels, before the level and its size.
+        layer: As of :func:`~.scan_reads.pick_reads`.
+        groups: As of :meth:`~.scan_reads.Reads.pick_groups`.
 
     Returns:
         The figure, its paths not yet drawn.
 
     Raises:
         UsageError: As :func:`~.scan_capture.capture_scans`, or if there is
-            no such level.
+            no such level, layer or group.
     """
     inputs, frame = load_input(model, image)
     scans = capture_scans(model, inputs)
@@ -160,24 +104,66 @@ def make_figure(
         (f'cross {number}: {name}', order)
         for number, (name, order) in enumerate(fixed[:CROSS], 1)
     ]
+    reach = neighbour_reach(grid, frame.shape)
     rows = [
-        {name: token_points(order, grid, frame.shape) for name, order in row}
+        {
+            name: ScanPath(token_points(order, grid, frame.shape), reach)
+            for name, order in row
+        }
         for row in (cross, fixed[CROSS:], sequences.items())
     ]
+    title += f'level {level}: {grid[0]} x {grid[1]} tokens'
+    reads = pick_reads(scans.reads, grid, layer)
+    if reads is not None:
+        orders = sequences or {'raster': fixed[0][1]}
+        rows += _rows_of_reads(reads, orders, groups, frame.shape)
+        title += f'\nDAS: {reads.layer}, {len(reads.offsets)} groups'
+    elif groups is not None:
+        raise UsageError(
+            f'--groups: level {level} has no layer with dynamic adaptive scan'
+        )
     return ScanFigure(
         cv2.cvtColor(frame.place(image), cv2.COLOR_BGR2RGB),
         rows,
         {f'F_dir {name}': x for name, x in scans.directions.items()},
-        reach=neighbour_reach(grid, frame.shape),
-        title=f'{title}level {level}: {grid[0]} x {grid[1]} tokens',
+        title=title,
     )
+
+
+def _rows_of_reads(
+    reads: Reads,
+    orders: dict[str, NDArray[np.int64]],
+    groups: Sequence[int] | None,
+    shape: tuple[int, int],
+) -> list[dict[str, ScanPath]]:
+    """Panels of dynamic adaptive scan: by group and sequence.
+
+    As many groups as one row holds, if none are wanted in particular.
+    """
+    picked = reads.pick_groups(groups, max(PANELS // len(orders), 1))
+    lengths, outside = reads.lengths(), reads.outside()
+    reach = LOOSENESS * neighbour_reach(reads.grid, shape)
+    panels = {}
+    for group in picked:
+        far = f'{lengths[group - 1]:.2f} tokens away'
+        if outside[group - 1]:
+            far += f', {outside[group - 1]:.0%} outside'
+        for name, order in orders.items():
+            title = f'DAS group {group}, {name}\n{far}'
+            points = reads.points(group, order, shape)
+            panels[title] = ScanPath(points, reach)
+    names = list(panels)
+    return [
+        {name: panels[name] for name in names[first : first + PANELS]}
+        for first in range(0, len(names), PANELS)
+    ]
 
 
 def measure(
     model: BaseSegmentor,
     pairs: Sequence[tuple[Path, Path]],
     level: int | None = None,
-) -> dict[int, LevelDistances]:
+) -> tuple[dict[int, LevelDistances], dict[str, CrackReads]]:
     """Mean distances of neighbouring crack tokens over labelled images.
 
     Args:
@@ -186,13 +172,15 @@ def measure(
         level: Number of the level, from 1; by default all.
 
     Returns:
-        Distances by level.
+        Distances by level; and by layer, of those with dynamic adaptive
+        scan at these levels, how often they read in crack tokens.
 
     Raises:
         UsageError: If files cannot be read or do not fit, or there is no
             such level.
     """
     sums: dict[int, DistanceSum] = {}
+    read_sums: dict[str, ReadSum] = {}
     for path, label_path in track(pairs):
         image, label = read_pair(path, label_path)
         inputs, frame = load_input(model, image)
@@ -202,27 +190,23 @@ def measure(
             scan = scans.levels[number - 1]
             crack = crack_tokens(label, scan.grid, frame)
             sums.setdefault(number, DistanceSum()).add(scan, crack)
-    return {number: found.result() for number, found in sums.items()}
-
-
-def distances_table(levels: dict[int, LevelDistances]) -> PrettyTable:
-    """The distances of :func:`measure`, an order a row."""
-    table = PrettyTable(['level', 'order', 'mean distance', '/ length'])
-    table.align = 'r'
-    table.align['order'] = 'l'
-    for level, found in levels.items():
-        for name, mean in found.means.items():
-            shown = [f'{mean.steps:.2f}', f'{mean.share:.4f}']
-            table.add_row([level, name, *shown])
-    return table
+            for reads in scans.reads:
+                if reads.grid == scan.grid:
+                    total = read_sums.setdefault(reads.layer, ReadSum())
+                    total.add(reads, crack)
+    return (
+        {number: found.result() for number, found in sums.items()},
+        {layer: found.result() for layer, found in read_sums.items()},
+    )
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description='Draw where scans go over an image: raster, cross and '
-        'snake orders, and the tokens as DPSM reorders them; or, with '
-        '--labels, measure how near they bring the tokens of a crack'
+        'snake orders, the tokens as DPSM reorders them, and the points that '
+        'dynamic adaptive scan reads; or, with --labels, measure how near '
+        'they bring the tokens of a crack'
     )
     parser.add_argument('config', help='config, or name of a shipped one')
     parser.add_argument(
@@ -245,6 +229,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='number of the feature map, counted from 1: of those that DPSM '
         'scans, else of the maps of the backbone (default: the one with the '
         'fewest tokens; all with --labels)',
+    )
+    parser.add_argument(
+        '--layer',
+        metavar='PATH',
+        help='of dynamic adaptive scan, by the end of its path in the model '
+        '(default: the last at the level)',
+    )
+    parser.add_argument(
+        '--groups',
+        type=int,
+        nargs='+',
+        metavar='N',
+        help='of channels, counted from 1, that are read at the same points '
+        '(default: those that are read farthest away)',
     )
     parser.add_argument(
         '--animate',
@@ -305,8 +303,9 @@ def _run(args: argparse.Namespace) -> None:
         )
     if args.json and not args.labels:
         raise UsageError('--json is for distances: give --labels')
-    if args.animate and args.labels:
-        raise UsageError('--animate is for one image: leave out --labels')
+    for name in ('animate', 'layer', 'groups'):
+        if getattr(args, name) and args.labels:
+            raise UsageError(f'--{name} is for one image: leave out --labels')
     (_measure if args.labels else _draw)(args)
 
 
@@ -332,7 +331,9 @@ def _draw(args: argparse.Namespace) -> None:
         raise UsageError(f'{error}: export it again, e.g. as PNG') from error
     model, weights = _load(args)
     title = f'{printable(args.image.name)}, {weights}, '
-    figure = make_figure(model, image, args.level, title)
+    figure = make_figure(
+        model, image, args.level, title, args.layer, args.groups
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     written = []
     if args.animate:
@@ -350,7 +351,7 @@ def _measure(args: argparse.Namespace) -> None:
         check_output_file(args.json, '--json')
     pairs = pair_labels(args.image, args.labels, args.label_suffix)
     model, weights = _load(args)
-    levels = measure(model, pairs, args.level)
+    levels, layers = measure(model, pairs, args.level)
     if not any(found.pairs for found in levels.values()):
         raise UsageError(
             f'{printable(args.labels)}: no two neighbouring tokens are crack '
@@ -368,6 +369,12 @@ def _measure(args: argparse.Namespace) -> None:
         'crack pixel.\n'
         f'{distances_table(levels)}\n'
     )
+    if layers:
+        sys.stdout.write(
+            'Share of the points that dynamic adaptive scan reads that are '
+            'in crack tokens,\nand of tokens that are:\n'
+            f'{reads_table(layers)}\n'
+        )
     if not args.json:
         return
     report = {
@@ -382,6 +389,7 @@ def _measure(args: argparse.Namespace) -> None:
             }
             for number, found in levels.items()
         },
+        'reads': {name: x._asdict() for name, x in layers.items()},
     }
     args.json.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report, indent=1) + '\n'

@@ -14,9 +14,11 @@ from tiny_run import tiny_model
 from mmseg_crackssm.analysis import scan_capture, scan_distance, show_scan
 from mmseg_crackssm.analysis.scan_drawing import (
     PathPanel,
+    ScanPath,
     neighbour_reach,
     token_points,
 )
+from mmseg_crackssm.analysis.scan_reads import Reads, ReadSum, pick_reads
 from mmseg_crackssm.apis.errors import UsageError
 from mmseg_crackssm.apis.inference import init_model
 from mmseg_crackssm.models.layers.dpsm import AdaptiveTokenReordering
@@ -109,6 +111,24 @@ def test_without_dpsm():
     _, _, scans = capture(config_of())
     assert [x.grid for x in scans.levels][::3] == [(16, 12), (2, 2)]
     assert not scans.directions and not scans.levels[0].sequences
+
+
+def test_reads_are_those_of_the_forward_pass():
+    model, _, scans = capture(config_of(dict(scan='das+atr', head_dim=4)))
+    assert [x.layer for x in scans.reads] == [
+        f'backbone.dpsm.levels.{i}.das' for i in range(3)
+    ]
+    assert [x.grid for x in scans.reads] == [x.grid for x in scans.levels]
+    # Zero before training: each token is read where it is.
+    assert not any(x.offsets.any() for x in scans.reads)
+    assert list(scans.levels[0].sequences)[0] == 'ATR horizontal'
+    offsets = torch.tensor([1.5, -0.25, 0.0, 2.0, 0.0, 0.0, -3.0, 0.0])
+    model.backbone.dpsm.levels[2].das.offset.bias.data = offsets
+    inputs = torch.randn(1, 3, 64, 48)
+    reads = scan_capture.capture_scans(model, inputs).reads[2]
+    assert reads.offsets.shape == (4, 2, 4, 3)
+    assert reads.offsets[:, :, 1, 2].flatten().tolist() == offsets.tolist()
+    assert not any('offsets' in vars(x) for x in model.modules())
 
 
 def test_padding():
@@ -238,7 +258,7 @@ def test_points():
 def test_path_is_drawn_in_order():
     image = np.full((32, 96, 3), 200, np.uint8)
     points = np.array([[16, 16], [48, 16], [80, 16]])
-    panel = PathPanel(image, points, reach=32)
+    panel = PathPanel(image, ScanPath(points, reach=32))
     empty = panel.render()
     assert empty.shape == (320, 960, 3) and len(np.unique(empty)) == 1
     panel.grow(2)
@@ -258,7 +278,7 @@ def test_jumps_are_faint():
     points = np.array([[16, 16], [80, 16]])
     shown = []
     for reach in (10, 100):
-        panel = PathPanel(image, points, reach)
+        panel = PathPanel(image, ScanPath(points, reach))
         panel.grow(2)
         shown.append(panel.render()[130:190, 480].astype(int))
     jump, step = (abs(x - 219).max() for x in shown)
@@ -379,3 +399,95 @@ def test_this_opencv_cannot_write_videos(config, folder, capsys, monkeypatch):
     arguments += ['--animate', 'mp4', '--out', str(folder / 'out')]
     assert show_scan.main([*arguments, '--frames', '1']) == 1
     assert '--animate gif' in capsys.readouterr().err
+
+
+def reads_of(*offsets, grid=(2, 3), layer='stages.0.das'):
+    """Groups that each read at one offset (dx, dy) everywhere."""
+    shape = (len(offsets), 2, *grid)
+    offsets = np.array(offsets, np.float32)[..., None, None]
+    return Reads(layer, np.broadcast_to(offsets, shape))
+
+
+def test_where_tokens_are_read():
+    reads = reads_of((0, 0), (0.5, -1))
+    order = np.array([5, 0])
+    shape = (20, 60)
+    same = token_points(order, (2, 3), shape)
+    np.testing.assert_allclose(reads.points(1, order, shape), same)
+    # Tokens are 20 pixels wide and 10 high.
+    moved = reads.points(2, order, shape) - same
+    assert moved.tolist() == [[10, -10], [10, -10]]
+    assert reads.lengths() == pytest.approx([0, np.hypot(0.5, 1)])
+    # The upper row reads above the map; the right column on its border.
+    assert reads.outside() == pytest.approx([0, 4 / 6])
+
+
+def test_reads_on_crack():
+    crack = np.array([[True, False, False], [False, False, True]])
+    assert reads_of((0, 0)).on_crack(crack) == pytest.approx(2 / 6)
+    assert reads_of((1, 0)).on_crack(crack) == pytest.approx(1 / 6)
+    assert reads_of((0.4, 0.4), (-9, 0)).on_crack(crack) == pytest.approx(
+        1 / 6
+    )
+    total = ReadSum()
+    total.add(reads_of((1, 0)), crack)
+    total.add(reads_of((0, 0), grid=(1, 2)), np.ones((1, 2), bool))
+    assert total.result() == pytest.approx((3 / 8, 4 / 8))
+
+
+def test_groups_that_read_far_are_shown():
+    reads = reads_of((0, 1), (3, 0), (0, 0), (2, 2))
+    assert reads.pick_groups(None, 2) == [2, 4]
+    assert reads.pick_groups(None, 9) == [1, 2, 3, 4]
+    assert reads.pick_groups([3, 1], 2) == [3, 1]
+    with pytest.raises(UsageError, match='--groups 5: .* groups 1 to 4'):
+        reads.pick_groups([5], 2)
+
+
+def test_layer_is_found_by_the_end_of_its_path():
+    names = ('stages.0.10.das', 'stages.0.0.das', 'stages.1.0.das')
+    reads = [
+        reads_of((0, 0), layer=name, grid=(2, 3 + i // 2))
+        for i, name in enumerate(names)
+    ]
+    assert pick_reads(reads, (2, 3), None) is reads[1]
+    assert pick_reads(reads, (9, 9), None) is None
+    assert pick_reads(reads, (2, 3), '10.das') is reads[0]
+    assert pick_reads(reads, (2, 3), '0.das') is reads[1]
+    for wrong in ('das', 'stages.1.0.das'):
+        with pytest.raises(UsageError, match=r'out of stages\.0\.10\.das, '):
+            pick_reads(reads, (2, 3), wrong)
+    with pytest.raises(UsageError, match='out of none at all'):
+        pick_reads([], (2, 3), 'das')
+
+
+def test_damamba(tmp_path, folder, capsys):
+    cfg = config_of()
+    arch = dict(channels=(8, 8, 8, 8), depths=(1, 1, 2, 1), head_dim=4)
+    cfg.model.backbone = dict(type='DAMamba', arch=arch)
+    cfg.model.decode_head.update(in_channels=8, channels=8)
+    config = tmp_path / 'damamba.py'
+    cfg.dump(config)
+    image = folder / 'images' / 'a.jpg'
+    arguments = [str(config), str(image), '--out', str(folder / 'out')]
+    arguments += ['--level', '3']
+    assert show_scan.main([*arguments, '--layer', '1.mixer.das']) == 0
+    assert cv2.imread(str(folder / 'out' / 'a_scan.png')) is not None
+    assert show_scan.main([*arguments, '--layer', 'das']) == 1
+    assert 'stages.2.0.mixer.das, ' in capsys.readouterr().err
+    arguments = [str(config), str(folder / 'images'), '--level', '1']
+    arguments += ['--labels', str(folder / 'masks')]
+    out = folder / 'reads.json'
+    assert show_scan.main([*arguments, '--json', str(out)]) == 0
+    assert 'dynamic adaptive scan reads' in capsys.readouterr().out
+    reads = json.loads(out.read_text())['reads']
+    assert list(reads) == ['backbone.stages.0.0.mixer.das']
+    assert reads['backbone.stages.0.0.mixer.das']['tokens'] == 1 / 8
+    assert show_scan.main([*arguments, '--groups', '1']) == 1
+    assert '--groups is for one image' in capsys.readouterr().err
+
+
+def test_groups_without_das(config, folder, capsys):
+    image = str(folder / 'images' / 'a.jpg')
+    assert show_scan.main([config, image, '--groups', '1']) == 1
+    assert 'no layer with dynamic adaptive scan' in capsys.readouterr().err
