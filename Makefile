@@ -13,6 +13,7 @@ SANITIZE_CASES ?= 3000
 PINS := requirements/constraints.txt
 OPENMMLAB_PINS := requirements/constraints-openmmlab.txt
 TRITON_PINS := requirements/constraints-triton.txt
+TASKS := requirements/tasks.txt
 
 # An environment is made anew when the pins or the interpreter change, and the
 # package installed into it again when its packaging or C sources change. The
@@ -23,17 +24,19 @@ INSTALL_FILES := setup.cfg setup.py pyproject.toml \
 checksum = $(shell { $(PYTHON) -VV 2>&1; cat $(1); } | cksum | cut -d' ' -f1)
 ENV_STAMP := .env-$(call checksum,$(ENV_FILES))
 SET_UP_STAMP := .set-up-$(call checksum,$(ENV_FILES) $(INSTALL_FILES))
+TASKS_STAMP := tasks/.env-$(call checksum,$(ENV_FILES) $(TASKS))
 # Where a compilation fails, the installation goes on without the kernel: an
 # older one must not be tested in its place.
 KERNEL := mmseg_crackssm/ops/selective_scan/_native_scan.so
 
-.PHONY: help venv demo test test-openmmlab test-triton fuzz sanitize lint \
-	format build clean
+.PHONY: help venv demo test test-openmmlab test-tasks test-triton fuzz \
+	sanitize lint format build clean
 
 help:
 	@echo 'make demo            train CrackSSM on synthetic cracks, show it'
 	@echo 'make test            all tests on the OneDL stack'
 	@echo 'make test-openmmlab  all tests on the OpenMMLab stack'
+	@echo 'make test-tasks      DAMamba in mmdet and in mmpretrain'
 	@echo 'make test-triton     Triton scan, interpreted on the CPU'
 	@echo 'make fuzz            selective scan: random calls, long, new ones'
 	@echo 'make sanitize        its C kernel under address and UB sanitizers'
@@ -92,6 +95,22 @@ $(TRITON_VENV)/$(SET_UP_STAMP): | $(TRITON_VENV)/$(ENV_STAMP)
 	  -e '.[onedl,dev]' triton
 	@rm -f $(TRITON_VENV)/.set-up-* && touch $@
 
+# mmdet and mmpretrain stand beside an environment, not in it: mmseg imports
+# both where it finds them, and all other tests are to run without. OneDL's mmdet
+# needs compiled operators, which pip's onedl-mmcv comes without.
+define install-tasks
+	@rm -rf $(1)/tasks
+	$(1)/bin/python -m pip install -q --no-deps --target $(1)/tasks \
+	  -c $(2) $(3) -r $(TASKS)
+	@touch $@
+endef
+
+$(VENV)/$(TASKS_STAMP): | $(VENV)/$(ENV_STAMP)
+	$(call install-tasks,$(VENV),$(PINS),onedl-mmpretrain)
+
+$(OPENMMLAB_VENV)/$(TASKS_STAMP): | $(OPENMMLAB_VENV)/$(ENV_STAMP)
+	$(call install-tasks,$(OPENMMLAB_VENV),$(OPENMMLAB_PINS),mmdet mmpretrain)
+
 venv: $(VENV)/$(SET_UP_STAMP)
 
 demo: $(VENV)/$(SET_UP_STAMP)
@@ -102,6 +121,16 @@ test: $(VENV)/$(SET_UP_STAMP)
 
 test-openmmlab: $(OPENMMLAB_VENV)/$(SET_UP_STAMP)
 	$(OPENMMLAB_VENV)/bin/python -m pytest -rs --durations=10 $(PYTEST_ARGS)
+
+define run-tasks
+	PYTHONPATH=$(abspath $(1)/tasks) $(1)/bin/python -m pytest -rs \
+	  --durations=10 $(PYTEST_ARGS) tests/test_projects/test_damamba_tasks.py
+endef
+
+test-tasks: $(VENV)/$(SET_UP_STAMP) $(VENV)/$(TASKS_STAMP) \
+		$(OPENMMLAB_VENV)/$(SET_UP_STAMP) $(OPENMMLAB_VENV)/$(TASKS_STAMP)
+	$(call run-tasks,$(VENV))
+	$(call run-tasks,$(OPENMMLAB_VENV))
 
 # Triton's interpreter works on small tensors: one thread.
 test-triton: $(TRITON_VENV)/$(SET_UP_STAMP)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from torchvision_support import make_torchvision_importable
+
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
 # Some tests measure memory: malloc must give it back, here and in the commands
@@ -19,6 +21,11 @@ os.environ.setdefault('MMSEG_CRACKSSM_KEEP_MEMORY', '0')
 torch.set_num_threads(
     int(os.environ.get('OMP_NUM_THREADS') or min(2, os.cpu_count() or 1))
 )
+
+
+def pytest_configure() -> None:
+    """Before any test imports mmseg, which may import torchvision."""
+    make_torchvision_importable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

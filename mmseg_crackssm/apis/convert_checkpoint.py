@@ -42,6 +42,8 @@ def run_converter(
     describe: Callable[[dict[str, Tensor], str], str],
     description: str,
     argv: Sequence[str] | None = None,
+    convert_classifier: Callable[[Mapping[str, Any]], dict[str, Tensor]]
+    | None = None,
 ) -> None:
     """Convert one file.
 
@@ -52,6 +54,8 @@ def run_converter(
             how to use them.
         description: What the command does.
         argv: The arguments; those of the command line if None.
+        convert_classifier: Does the same for a whole classifier of
+            mmpretrain's; the command then has ``--classifier``.
 
     Raises:
         SystemExit: If the file is missing or of another model.
@@ -65,16 +69,28 @@ def run_converter(
         help='load a file that holds more than weights; it can run code, so '
         'give this only for a source that you trust',
     )
+    parser.set_defaults(classifier=False)
+    if convert_classifier:
+        parser.add_argument(
+            '--classifier',
+            action='store_true',
+            help="keep the head: a checkpoint of mmpretrain's ImageClassifier",
+        )
     args = parser.parse_args(argv)
+    if args.classifier:
+        convert = convert_classifier
     try:
         weights = convert(load_weights(args.src, unsafe=args.unsafe_load))
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     mkdir_or_exist(osp.dirname(osp.abspath(args.dst)))
     torch.save(weights, args.dst)
-    sys.stdout.write(
-        f'{args.dst}: {len(weights)} tensors. {describe(weights, args.dst)}\n'
+    use = (
+        'Give it to mmpretrain as the checkpoint'
+        if args.classifier
+        else describe(weights, args.dst)
     )
+    sys.stdout.write(f'{args.dst}: {len(weights)} tensors. {use}\n')
 
 
 def describe_backbone(

@@ -17,7 +17,7 @@ from mmseg_crackssm.apis.convert_checkpoint import (
 )
 from mmseg_crackssm.models.backbones.damamba import ARCHITECTURES, resolve_arch
 
-DROPPED = re.compile(r'head\.')
+CLASSIFIER = re.compile(r'head\.')
 STEM = re.compile(r'stem\.(\d+)\.(\w+)')
 DOWNSAMPLE = re.compile(r'stages\.([1-9])\.downsample\.([01])\.(\w+)')
 BLOCK = re.compile(r'stages\.(\d+)\.blocks\.(\d+)\.(.+)')
@@ -122,7 +122,7 @@ def convert(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     source = unwrap_backbone(checkpoint)
     converted, unknown = {}, []
     for key, value in source.items():
-        if DROPPED.match(key):
+        if CLASSIFIER.match(key):
             continue
         name = convert_key(key)
         if name is None:
@@ -140,6 +140,33 @@ def convert(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
             'checkpoint of ltzovo/DAMamba.'
         )
     return converted
+
+
+def convert_classifier(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Rename the parameters of a released classifier, its head among them.
+
+    Args:
+        checkpoint: As of :func:`convert`, of a classifier.
+
+    Returns:
+        A new dict for mmpretrain's ``ImageClassifier`` with ``DAMamba`` and
+        ``LinearClsHead``.
+
+    Raises:
+        ValueError: As :func:`convert`, or if there is no head.
+    """
+    head = {
+        key: value
+        for key, value in unwrap_backbone(checkpoint).items()
+        if CLASSIFIER.match(key)
+    }
+    if not head:
+        raise ValueError(
+            "expected a classifier, with keys like 'head.fc.weight', got a "
+            'checkpoint without: leave out --classifier'
+        )
+    backbone = convert(checkpoint)
+    return {**{f'backbone.{k}': v for k, v in backbone.items()}, **head}
 
 
 def infer_arch(weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -191,6 +218,7 @@ main = partial(
     convert,
     describe,
     'Convert a released DAMamba checkpoint for DAMamba',
+    convert_classifier=convert_classifier,
 )
 
 if __name__ == '__main__':

@@ -160,6 +160,22 @@ def test_converter_command(
         assert torch.equal(value, expected[name]), name
 
 
+def test_converter_keeps_the_classifier(golden, converter, tmp_path, capsys):
+    source, target = tmp_path / 'released.pth', tmp_path / 'own.pth'
+    weights = {**golden['state_dict'], 'head.fc.weight': torch.ones(3, 2)}
+    torch.save(dict(model=weights), source)
+    converter.main([str(source), str(target), '--classifier'])
+    assert 'mmpretrain' in capsys.readouterr().out
+    found = torch.load(target, weights_only=True)
+    assert torch.equal(found.pop('head.fc.weight'), torch.ones(3, 2))
+    expected = converter.convert(golden['state_dict'])
+    assert found.keys() == {f'backbone.{key}' for key in expected}
+    torch.save(golden['state_dict'], source)
+    with pytest.raises(SystemExit):
+        converter.main([str(source), str(target), '--classifier'])
+    assert 'leave out --classifier' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('arch', ARCHITECTURES)
 def test_converter_recognises_the_presets(converter, arch):
     with torch.device('meta'):

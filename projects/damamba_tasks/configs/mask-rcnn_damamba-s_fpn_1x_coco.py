@@ -1,0 +1,5 @@
+_base_ = './mask-rcnn_damamba-t_fpn_1x_coco.py'
+model = dict(
+    backbone=dict(arch='small', drop_path_rate=0.4),
+    neck=dict(in_channels=[96, 192, 384, 512]),
+)
