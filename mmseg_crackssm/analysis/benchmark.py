@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from ..apis.errors import UsageError, run_cli
+from .bare_backbones import BACKBONES, find_missing
 from .benchmark_report import format_report
 from .measure import (
     check_at_least_one,
@@ -51,12 +52,13 @@ def measure_networks(
     """Measure configs side by side, with random weights on random images.
 
     Inference is from preprocessed images on the device to logits, in
-    evaluation mode. A training step is forward, loss, backward and AdamW.
+    evaluation mode; of a backbone alone, to its maps. A training step is
+    forward, loss, backward and AdamW.
     For each shape one round runs every config once.
 
     Args:
-        configs: Paths, or names of shipped configs; the first is what the
-            others are compared with.
+        configs: Paths, or names of shipped configs or of ``BACKBONES``; the
+            first is what the others are compared with.
         shapes: Heights and widths.
         batch: Images at a time.
         device: Where.
@@ -73,12 +75,20 @@ def measure_networks(
         and ``ratio``, its median over the first config's. ``exponents``, if
         there are several numbers of pixels: per mode and config that of time
         and memory (None if not known). ``profiles``, if asked for.
+        ``left_out``, if there are any: why, by the name of the backbone.
 
     Raises:
         FileNotFoundError: There is no such config.
-        UsageError: A config has no model, or cannot train on this batch.
+        UsageError: A config has no model, or cannot train on this batch; or
+            all have been left out.
     """
     device = torch.device(device)
+    left_out = find_missing(configs)
+    for name, reason in left_out.items():
+        tell_progress(f'{name} is left out: {reason}')
+    configs = [config for config in configs if config not in left_out]
+    if not configs:
+        raise UsageError(f'nothing to measure: {"; ".join(left_out.values())}')
     candidates = build_candidates(configs, shapes=shapes, device=device)
     rows: list[dict] = []
     profiles: list[dict] = []
@@ -118,7 +128,11 @@ def measure_networks(
         'rows': rows,
         'exponents': fit_exponents(rows),
     }
-    return report | ({'profiles': profiles} if profile else {})
+    return (
+        report
+        | ({'profiles': profiles} if profile else {})
+        | ({'left_out': left_out} if left_out else {})
+    )
 
 
 def _measure(
@@ -206,14 +220,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description='Measure networks side by side, interleaved, from '
-        'preprocessed image to logits, with random weights'
+        'preprocessed image to logits (or maps), with random weights'
     )
     parser.add_argument(
         'configs',
         nargs='+',
         metavar='CONFIG',
-        help='config file, or name of a shipped config; the first is what '
-        'the others are compared with',
+        help='config file, name of a shipped config, or a backbone alone '
+        f'({", ".join(BACKBONES)}); the first is what the others are '
+        'compared with',
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument(

@@ -20,6 +20,10 @@ def format_report(report: dict) -> str:
         'beyond model,\noptimiser and images. MACs are those of one image at '
         'inference.',
     ]
+    lines += [
+        f'{name} is left out: {reason}'
+        for name, reason in report.get('left_out', {}).items()
+    ]
     if report['exponents']:
         lines.append(str(_exponents_table(report['exponents'])))
     for profile in report.get('profiles', ()):

@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from mmengine.model import BaseModel
 from mmengine.structures import PixelData
-from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
 
 from ..apis.config import load_config
 from ..apis.errors import UsageError
 from ..apis.inference import init_model
+from .bare_backbones import BACKBONES, build_backbone
 from .flops import count_channels, count_flops, infer
 
 INFERENCE = 'inference'
@@ -31,7 +33,7 @@ class Candidate:
     """
 
     name: str
-    model: BaseSegmentor
+    model: BaseModel
     sizes: dict[tuple[int, int], dict[str, int]]
     optimizer: torch.optim.Optimizer | None = None
 
@@ -44,8 +46,9 @@ def build_candidates(
     """Build the networks and count them.
 
     Args:
-        configs: Paths, or names of shipped configs. One given twice is
-            measured twice, which shows how exact the measurement is.
+        configs: Paths, or names of shipped configs or of ``BACKBONES``. One
+            given twice is measured twice, which shows how exact the
+            measurement is.
         shapes: Heights and widths to count for.
         device: Where the models go.
 
@@ -53,20 +56,14 @@ def build_candidates(
         FileNotFoundError: There is no such config.
         UsageError: A config has no model.
     """
-    loaded = [load_config(config) for config in configs]
-    for config, cfg in zip(configs, loaded, strict=True):
-        if 'model' not in cfg:
-            raise UsageError(
-                f'config {str(config)!r} has no model: give a leaf config, '
-                'not one of _base_'
-            )
+    builders = [_find_builder(config) for config in configs]
     seen: Counter[str] = Counter()
     candidates = []
-    for config, cfg in zip(configs, loaded, strict=True):
+    for config, build in zip(configs, builders, strict=True):
         seen[config] += 1
         name = f'{config} #{seen[config]}' if seen[config] > 1 else config
         # Counting is done on the CPU.
-        model = init_model(cfg, device='cpu')
+        model = build()
         channels = count_channels(model)
         sizes = {}
         for shape in shapes:
@@ -80,6 +77,19 @@ def build_candidates(
     return candidates
 
 
+def _find_builder(config: str) -> Callable[[], BaseModel]:
+    """What builds the network, on the CPU; unknown names are told at once."""
+    if config in BACKBONES:
+        return partial(build_backbone, config)
+    cfg = load_config(config)
+    if 'model' not in cfg:
+        raise UsageError(
+            f'config {str(config)!r} has no model: give a leaf config, '
+            'not one of _base_'
+        )
+    return partial(init_model, cfg, device='cpu')
+
+
 def make_inference(
     candidate: Candidate,
     *,
@@ -88,7 +98,7 @@ def make_inference(
     device: torch.device,
     amp: bool,
 ) -> Callable[[], object]:
-    """A call from random images to logits.
+    """A call from random images to logits, or to the maps of a backbone.
 
     Args:
         candidate: The network, in evaluation mode.
