@@ -162,9 +162,10 @@ def capture_scans(model: BaseSegmentor, inputs: Tensor) -> ModelScans:
         for level in () if dpsm is None else dpsm.levels:
             note = partial(_note_order, levels, level, dpsm.directions)
             stack.enter_context(_noted(level, 'token_order', note))
+        inside = set() if dpsm is None else set(dpsm.modules())
         for name, layer in model.named_modules():
             if isinstance(layer, DynamicAdaptiveScan):
-                note = partial(_note_offsets, reads, name)
+                note = partial(_note_offsets, reads, name, layer in inside)
                 stack.enter_context(_noted(layer, 'offsets', note))
         model.extract_feat(inputs)
     if dpsm is None:
@@ -214,11 +215,15 @@ def _note_order(
 
 
 def _note_offsets(
-    reads: list[Reads], name: str, offsets: Tensor, query: Tensor
+    reads: list[Reads],
+    name: str,
+    in_dpsm: bool,
+    offsets: Tensor,
+    query: Tensor,
 ) -> None:
     # (1, 2 * G, h, w).
     found = offsets[0].unflatten(0, (-1, 2)).float().cpu().numpy()
-    reads.append(Reads(name, found))
+    reads.append(Reads(name, found, in_dpsm))
 
 
 def _levels_of(output: object) -> list[LevelScan]:

@@ -17,10 +17,13 @@ class Reads(NamedTuple):
         layer: Path of the layer in the model.
         offsets: How far from the tokens, in tokens: dx and dy of each of G
             groups of channels, (G, 2, h, w).
+        in_dpsm: Whether the sequences of DPSM read these points; else they
+            are read row after row.
     """
 
     layer: str
     offsets: NDArray[np.float32]
+    in_dpsm: bool = False
 
     @property
     def grid(self) -> tuple[int, int]:

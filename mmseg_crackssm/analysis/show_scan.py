@@ -115,7 +115,7 @@ def make_figure(
     title += f'level {level}: {grid[0]} x {grid[1]} tokens'
     reads = pick_reads(scans.reads, grid, layer)
     if reads is not None:
-        orders = sequences or {'raster': fixed[0][1]}
+        orders = sequences if reads.in_dpsm else {'raster': fixed[0][1]}
         rows += _rows_of_reads(reads, orders, groups, frame.shape)
         title += f'\nDAS: {reads.layer}, {len(reads.offsets)} groups'
     elif groups is not None:
@@ -146,7 +146,7 @@ def _rows_of_reads(
     panels = {}
     for group in picked:
         far = f'{lengths[group - 1]:.2f} tokens away'
-        if outside[group - 1]:
+        if outside[group - 1] >= 0.005:
             far += f', {outside[group - 1]:.0%} outside'
         for name, order in orders.items():
             title = f'DAS group {group}, {name}\n{far}'

@@ -131,6 +131,27 @@ def test_reads_are_those_of_the_forward_pass():
     assert not any('offsets' in vars(x) for x in model.modules())
 
 
+def test_layers_of_the_encoder_read_row_after_row():
+    """Also where DPSM, behind them, scans in other orders."""
+    cfg = config_of(dict(scan='das+atr', head_dim=4))
+    arch = dict(channels=(4, 8, 16, 32), depths=(1,) * 4, head_dim=4)
+    cfg.model.backbone.pop('encoder')
+    cfg.model.backbone['encoder'] = dict(type='DAMamba', arch=arch)
+    model, _, scans = capture(cfg)
+    assert [x.in_dpsm for x in scans.reads] == [False] * 4 + [True] * 3
+    image = np.zeros((64, 48, 3), np.uint8)
+    for layer, name in (
+        ('stages.2.0.mixer.das', 'raster'),
+        ('dpsm.levels.2.das', 'ATR horizontal'),
+    ):
+        figure = show_scan.make_figure(model, image, layer=layer)
+        titles = [axis.get_title() for axis in figure._figure.axes]
+        assert any(
+            title.startswith('DAS group ') and f', {name}\n' in title
+            for title in titles
+        )
+
+
 def test_padding():
     cfg = config_of({}, size=None, test_cfg=dict(size_divisor=32))
     _, frame, scans = capture(cfg, shape=(40, 50))
