@@ -96,8 +96,8 @@ $(TRITON_VENV)/$(SET_UP_STAMP): | $(TRITON_VENV)/$(ENV_STAMP)
 	@rm -f $(TRITON_VENV)/.set-up-* && touch $@
 
 # mmdet and mmpretrain stand beside an environment, not in it: mmseg imports
-# both where it finds them, and all other tests are to run without. OneDL's mmdet
-# needs compiled operators, which pip's onedl-mmcv comes without.
+# both where it finds them, and all other tests are to run without. OneDL's
+# mmdet needs compiled operators, which pip's onedl-mmcv comes without.
 define install-tasks
 	@rm -rf $(1)/tasks
 	$(1)/bin/python -m pip install -q --no-deps --target $(1)/tasks \
