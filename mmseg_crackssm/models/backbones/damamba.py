@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 import torch.nn as nn
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
@@ -218,6 +219,10 @@ class DAMamba(ExplainingBackbone, FreezingBackbone):
             ValueError: If offsets are not finite, see
                 :class:`~mmseg_crackssm.models.layers.DynamicAdaptiveScan`.
         """
+        if x.device.type == 'cpu':
+            # The layout in which LayerNorm leaves its maps: adding maps of
+            # two layouts is slow.
+            x = x.contiguous(memory_format=torch.channels_last)
         x = self.stem(x)
         outs = []
         for i, stage in enumerate(self.stages):
