@@ -38,7 +38,7 @@ def test_learns(model):
     label[:, 30:34] = 1
     image = torch.randn(2, 3, 64, 64) - 3.0 * label[:, None]
     history = []
-    for _ in range(8):
+    for _ in range(24):
         losses = model.loss(image, label_samples(label))
         names = {name for name in losses if 'loss' in name}
         loss = sum(losses[name] for name in names)
