@@ -19,6 +19,7 @@ from mmseg_crackssm.models.backbones.damamba import (
     DAMamba,
     resolve_arch,
 )
+from mmseg_crackssm.models.layers.damamba_block import DAMambaBlock
 
 TINY = dict(channels=(8, 16, 16), depths=(1, 2, 1), head_dim=8)
 SCALED = dict(TINY, scaled_stages=(1, 2))
@@ -69,6 +70,28 @@ def test_any_input_size(size):
         expected = [-(-length // stride) for length in size]
         assert out.shape == (1, arch['channels'][i], *expected)
         assert out.isfinite().all()
+
+
+def test_one_memory_layout_from_the_stem_on():
+    model = DAMamba(arch=TINY, out_indices=(0, 1, 2)).eval()
+    laid_out = {}
+
+    def note(name):
+        def hook(module, args, output):
+            laid_out[name] = output.is_contiguous(
+                memory_format=torch.channels_last
+            )
+
+        return hook
+
+    for name, module in model.named_modules():
+        # Sampling and S6 in it give planes, as the scan reads them.
+        if isinstance(module, (nn.Conv2d, DAMambaBlock)):
+            module.register_forward_hook(note(name))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+    assert {'stem.0.conv', 'stages.0.0', 'stages.2.0'} <= set(laid_out)
+    assert [name for name, fits in laid_out.items() if not fits] == []
 
 
 def test_every_parameter_gets_a_gradient():
