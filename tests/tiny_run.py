@@ -15,6 +15,17 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 SIZE = 24
+# Settings that make little of a config on synthetic cracks.
+SMALL_SYNTHETIC = [
+    'train_dataloader.dataset.size=64',
+    'train_dataloader.batch_size=1',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.dataset.size=64',
+    'val_dataloader.dataset.num_samples=1',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+]
 METAINFO = dict(
     classes=('background', 'crack'), palette=[[0, 0, 0], [255, 0, 0]]
 )

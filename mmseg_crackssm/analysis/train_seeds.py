@@ -38,6 +38,11 @@ class Run(NamedTuple):
     seed: int
     work_dir: Path
 
+    @classmethod
+    def inside(cls, out: Path, config: str, seed: int) -> 'Run':
+        """The run of a config and a seed in a folder of runs."""
+        return cls(config, seed, out / f'{Path(config).stem}_seed{seed}')
+
     @property
     def finished(self) -> bool:
         """Whether it has been trained and validated."""
@@ -158,34 +163,48 @@ def tabulate(
     return cells, report
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description='Train several configs with several seeds, and write '
-        'mean and standard deviation of their scores'
+def write_table(target: Path, text: str, report: dict) -> None:
+    """Write a table and, beside it, its numbers; show the table.
+
+    Args:
+        target: The Markdown file.
+        text: The table.
+        report: Its numbers.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding='utf-8')
+    target.with_suffix('.json').write_text(
+        json.dumps(report, indent=1) + '\n', encoding='utf-8'
     )
-    parser.add_argument(
-        'configs', nargs='+', help='configs, or names of shipped ones'
-    )
+    sys.stdout.write(f'{text}\nwritten to {target}\n')
+
+
+def add_run_arguments(
+    parser: argparse.ArgumentParser,
+    seeds: Sequence[int],
+    out: str,
+    example: str,
+) -> None:
+    """Arguments of a command that trains runs and tabulates them.
+
+    Args:
+        parser: Gets ``--seeds``, ``--out``, ``--table``, ``--cfg-options``.
+        seeds: Default of ``--seeds``.
+        out: Default of ``--out``.
+        example: Of ``--cfg-options``, for the help.
+    """
     parser.add_argument(
         '--seeds',
         nargs='+',
         type=int,
-        default=[0, 1, 2],
-        help='one run each (default: 0 1 2)',
+        default=list(seeds),
+        help=f'one run each (default: {" ".join(map(str, seeds))})',
     )
     parser.add_argument(
         '--out',
         type=Path,
-        default=Path('work_dirs/seeds'),
+        default=Path(out),
         help='folder of the runs and of the table (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--scores',
-        nargs='+',
-        default=list(DEFAULT_SCORES),
-        metavar='NAME',
-        help=f'default: {" ".join(DEFAULT_SCORES)}',
     )
     parser.add_argument(
         '--table',
@@ -197,8 +216,31 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='+',
         default=[],
         metavar='KEY=VALUE',
-        help='settings of all runs, such as '
-        'default_hooks.time_budget.iterations=1200',
+        help=f'settings of all runs, such as {example}',
+    )
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description='Train several configs with several seeds, and write '
+        'mean and standard deviation of their scores'
+    )
+    parser.add_argument(
+        'configs', nargs='+', help='configs, or names of shipped ones'
+    )
+    parser.add_argument(
+        '--scores',
+        nargs='+',
+        default=list(DEFAULT_SCORES),
+        metavar='NAME',
+        help=f'default: {" ".join(DEFAULT_SCORES)}',
+    )
+    add_run_arguments(
+        parser,
+        seeds=(0, 1, 2),
+        out='work_dirs/seeds',
+        example='default_hooks.time_budget.iterations=1200',
     )
     return parser.parse_args(argv)
 
@@ -221,20 +263,15 @@ def _run(args: argparse.Namespace) -> None:
     check_output_folder(args.out, '--out')
     # Seeds outermost: whenever it is stopped, the rows are comparable.
     runs = [
-        Run(config, seed, args.out / f'{stem}_seed{seed}')
+        Run.inside(args.out, config, seed)
         for seed in args.seeds
-        for config, stem in zip(args.configs, stems, strict=True)
+        for config in args.configs
     ]
     if not args.table:
         train(runs, args.cfg_options)
     cells, report = tabulate(runs, args.scores)
     text = format_table(cells, 'markdown')
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'seeds.md').write_text(text, encoding='utf-8')
-    (args.out / 'seeds.json').write_text(
-        json.dumps(report, indent=1) + '\n', encoding='utf-8'
-    )
-    sys.stdout.write(f'{text}\nwritten to {args.out / "seeds.md"}\n')
+    write_table(args.out / 'seeds.md', text, report)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ columns beside ours. ``--table`` writes it from what has been run so far.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -22,8 +21,10 @@ from mmseg_crackssm.analysis.benchmark_table import (
 from mmseg_crackssm.analysis.paper_counting import measure_config_as_papers
 from mmseg_crackssm.analysis.train_seeds import (
     Run,
+    add_run_arguments,
     mean_and_deviation,
     train,
+    write_table,
 )
 from mmseg_crackssm.apis.errors import run_cli
 
@@ -68,8 +69,7 @@ def run_of(out: Path, block: str, dataset: str, seed: int) -> Run:
         dataset: A key of :data:`DATASETS`.
         seed: Seed.
     """
-    name = f'{block}_{dataset}'
-    return Run(str(CONFIGS / f'{name}.py'), seed, out / f'{name}_seed{seed}')
+    return Run.inside(out, str(CONFIGS / f'{block}_{dataset}.py'), seed)
 
 
 def tabulate(
@@ -146,30 +146,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='BLOCK',
         help=f'rows, out of {", ".join(BLOCKS)} (default: all)',
     )
-    parser.add_argument(
-        '--seeds',
-        nargs='+',
-        type=int,
-        default=[0],
-        help='one run each (default: 0)',
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/crackmamba_study'),
-        help='folder of runs and tables (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--table',
-        action='store_true',
-        help='train nothing, tabulate what has finished',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='settings of all runs, such as data_root=DIR',
+    add_run_arguments(
+        parser,
+        seeds=(0,),
+        out='work_dirs/crackmamba_study',
+        example='data_root=DIR',
     )
     return parser.parse_args(argv)
 
@@ -193,11 +174,7 @@ def _run(args: argparse.Namespace) -> None:
         ]
         train(runs, args.cfg_options)
     text, report = tabulate(args.dataset, args.out, args.blocks, args.seeds)
-    args.out.mkdir(parents=True, exist_ok=True)
-    target = args.out / f'{args.dataset}.md'
-    target.write_text(text, encoding='utf-8')
-    target.with_suffix('.json').write_text(json.dumps(report, indent=1))
-    sys.stdout.write(f'{text}\nwritten to {target}\n')
+    write_table(args.out / f'{args.dataset}.md', text, report)
 
 
 if __name__ == '__main__':

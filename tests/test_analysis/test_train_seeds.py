@@ -2,19 +2,14 @@
 
 import json
 
+from tiny_run import SMALL_SYNTHETIC
+
 from mmseg_crackssm.analysis import train_seeds
 from mmseg_crackssm.analysis.train_seeds import FINISHED, Run, main
 
 SMALL = [
     'default_hooks.time_budget.iterations=1',
-    'train_dataloader.dataset.size=64',
-    'train_dataloader.batch_size=1',
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
-    'val_dataloader.dataset.size=64',
-    'val_dataloader.dataset.num_samples=1',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.persistent_workers=False',
+    *SMALL_SYNTHETIC,
 ]
 
 

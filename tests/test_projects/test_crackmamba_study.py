@@ -4,6 +4,7 @@ import json
 
 import pytest
 from mmengine.config import Config
+from tiny_run import SMALL_SYNTHETIC
 
 from checks import load_script
 from mmseg_crackssm.analysis.train_seeds import FINISHED
@@ -119,14 +120,7 @@ def test_data_sets_without_paper(study, tmp_path):
 SMALL = [
     'train_cfg.max_iters=1',
     'train_cfg.val_interval=1',
-    'train_dataloader.dataset.size=64',
-    'train_dataloader.batch_size=1',
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
-    'val_dataloader.dataset.size=64',
-    'val_dataloader.dataset.num_samples=1',
-    'val_dataloader.num_workers=0',
-    'val_dataloader.persistent_workers=False',
+    *SMALL_SYNTHETIC,
 ]
 
 
