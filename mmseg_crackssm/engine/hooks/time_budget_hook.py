@@ -122,6 +122,7 @@ class TimeBudgetHook(Hook):
         self._iters_before = runner.iter
         if self.iterations is not None:
             self._limit = min(self._limit, self.iterations)
+            runner.train_loop._max_iters = self._limit
         progress = self._progress(self._elapsed_before, runner.iter)
         if progress >= 1:
             runner.logger.info('The budget is used up: nothing to train')
@@ -147,7 +148,6 @@ class TimeBudgetHook(Hook):
             return
         self._set_lr(runner, self._progress(elapsed, done))
         if self.iterations is not None:
-            runner.train_loop._max_iters = self._limit
             return
         pace = (elapsed - self._elapsed_before) / (done - self._iters_before)
         left = math.ceil((self.seconds - elapsed) / max(pace, 1e-9))
