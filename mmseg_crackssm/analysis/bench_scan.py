@@ -31,7 +31,7 @@ from .measure import (
 )
 from .measure_scan import COMPARISON_ROUNDS, COMPARISONS, measure_case
 from .scan_baselines import BASELINES, missing_baseline
-from .scan_limit import ScanCase, make_probes
+from .scan_limit import COPY, ScanCase, make_probes
 
 # Wide and long, wide and many states, a single state.
 DEFAULT_CASES = (
@@ -105,6 +105,10 @@ def format_report(report: dict) -> str:
             f'{limit["copy_bytes_per_second"] / 1e9:.1f} GB/s',
             _table(entry['rows']).get_string(),
             _comparison_table(entry['rows']).get_string(),
+            *(
+                _threads_table(on_threads, entry['limit']).get_string()
+                for on_threads in entry['on_threads']
+            ),
             'Errors over the first '
             f'{entry["error_steps"]} steps, against the loop in float64.',
         ]
@@ -162,6 +166,23 @@ def _comparison_table(rows: Sequence[dict]) -> PrettyTable:
     return table
 
 
+def _threads_table(on_threads: dict, limit: dict) -> PrettyTable:
+    """How many times as fast all is on another number of threads."""
+    table = PrettyTable(
+        [f'on {on_threads["threads"]} threads', 'times as fast']
+    )
+    table.align = 'r'
+    table.align[table.field_names[0]] = 'l'
+    for name, speedup in on_threads['scans'].items():
+        table.add_row([name, f'{speedup:.2f}'])
+    for name, speedup in on_threads['probes'].items():
+        if name == COPY:
+            table.add_row(['the machine: copy', f'{speedup:.2f}'])
+        elif name == limit['exp_source']:
+            table.add_row(['the machine: exponentials', f'{speedup:.2f}'])
+    return table
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -193,7 +214,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--dtype', choices=DTYPES, default='float32')
     parser.add_argument('--device', default='cpu', help='default: cpu')
     parser.add_argument(
-        '--threads', type=int, default=1, help='default: %(default)s'
+        '--threads',
+        type=int,
+        nargs='+',
+        default=[1],
+        metavar='N',
+        help='threads (default: 1); with further numbers, also how many '
+        'times as fast the backends are on those',
     )
     parser.add_argument(
         '--repeat',
@@ -224,7 +251,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    check_at_least_one(threads=args.threads, repeat=args.repeat)
+    check_at_least_one(threads=min(args.threads), repeat=args.repeat)
+    threads, *more_threads = dict.fromkeys(args.threads)
     device = find_device(args.device)
     try:
         cases = [ScanCase(*sizes) for sizes in args.case or ()]
@@ -233,13 +261,14 @@ def _run(args: argparse.Namespace) -> None:
     # Libraries log to the standard output, which is for the result alone.
     with (
         redirect_stdout(sys.stderr),
-        threads_of_torch(args.threads),
+        threads_of_torch(threads),
         _instruction_set(args.isa),
     ):
         report = _measure(
             cases or DEFAULT_CASES,
             names=args.backends,
             rounds=args.repeat,
+            more_threads=more_threads,
             dtype=getattr(torch, args.dtype),
             device=device,
         )
@@ -268,6 +297,7 @@ def _measure(
     cases: Sequence[ScanCase],
     names: Sequence[str] | None,
     rounds: int,
+    more_threads: Sequence[int],
     dtype: torch.dtype,
     device: torch.device,
 ) -> dict:
@@ -284,6 +314,7 @@ def _measure(
                 backends,
                 probes=probes,
                 rounds=rounds,
+                more_threads=more_threads,
                 dtype=dtype,
                 device=device,
             )

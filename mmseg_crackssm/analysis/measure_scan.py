@@ -9,7 +9,12 @@ from torch import Tensor
 
 from ..ops.selective_scan import selective_scan
 from ..ops.selective_scan.backends import REFERENCE
-from .measure import Timing, interleave, peak_extra_bytes
+from .measure import (
+    Timing,
+    interleave,
+    peak_extra_bytes,
+    threads_of_torch,
+)
 from .scan_baselines import BASELINES, MAMBA_LOOP
 from .scan_limit import BOTH, FORWARD, Probe, ScanCase, make_limit
 
@@ -132,6 +137,7 @@ def measure_case(
     *,
     probes: dict[str, Probe],
     rounds: int,
+    more_threads: Sequence[int] = (),
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = 'cpu',
 ) -> dict:
@@ -147,6 +153,8 @@ def measure_case(
             forward only.
         probes: From :func:`make_probes`, for the limit.
         rounds: Rounds.
+        more_threads: Other numbers of threads, on which the backends and the
+            probes, not the comparisons, are timed as well.
         dtype: Of the inputs.
         device: Of the inputs.
 
@@ -155,7 +163,11 @@ def measure_case(
         direction: its time, ``speedups`` (how many times as long each of the
         others takes, of loops their forward), ``extra_bytes`` (peak memory
         beyond inputs and results; None if not known), ``limit_s``,
-        ``fraction_of_limit`` and ``errors``. Plain numbers, times in seconds.
+        ``fraction_of_limit`` and ``errors``; ``on_threads``, one per number
+        out of ``more_threads``: ``threads``, and how many times as fast as
+        on torch's number of threads each call (``scans``, by backend and
+        direction) and the machine itself (``probes``, by name) are on so
+        many. Plain numbers, times in seconds.
     """
     inputs = make_inputs(case, dtype=dtype, device=device)
     dy = torch.ones_like(inputs['u'])
@@ -167,9 +179,16 @@ def measure_case(
         for direction in (FORWARD, BOTH)
         if backend not in LOOPS or direction == FORWARD
     }
+    calls = {' '.join(key): call for key, call in scans.items()}
+    calls |= {name: probe.call for name, probe in probes.items()}
+    threaded = [name for name in calls if name.split()[0] not in COMPARISONS]
     timings = interleave(
-        {' '.join(key): call for key, call in scans.items()}
-        | {name: probe.call for name, probe in probes.items()},
+        calls
+        | {
+            _on_threads(name, count): partial(_run_on, count, calls[name])
+            for count in more_threads
+            for name in threaded
+        },
         rounds=rounds,
         fewer={
             ' '.join(key): min(rounds, COMPARISON_ROUNDS)
@@ -207,7 +226,31 @@ def measure_case(
         'limit': asdict(limit),
         'error_steps': min(case.length, ERROR_STEPS),
         'rows': rows,
+        'on_threads': [
+            {
+                'threads': count,
+                **{
+                    kind: {
+                        name: timings[name].median
+                        / timings[_on_threads(name, count)].median
+                        for name in threaded
+                        if (name in probes) == (kind == 'probes')
+                    }
+                    for kind in ('scans', 'probes')
+                },
+            }
+            for count in more_threads
+        ],
     }
+
+
+def _on_threads(name: str, count: int) -> str:
+    return f'{name} on {count}'
+
+
+def _run_on(threads: int, call: Callable[[], object]) -> None:
+    with threads_of_torch(threads):
+        call()
 
 
 def _compared(timings: dict[str, Timing], name: str, direction: str) -> Timing:

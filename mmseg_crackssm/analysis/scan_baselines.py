@@ -3,9 +3,9 @@
 ``mamba_loop``
     The arrangement of mamba_ssm's reference, and of the many copies of it
     that run where its CUDA kernel does not: the decays and inputs of all
-    steps are put into memory first, B·D·L·N numbers each, and a loop over the
-    steps reads them. Our own loop
-    (:func:`~mmseg_crackssm.ops.selective_scan.selective_scan_reference`)
+    steps are put into memory first by ``einsum``, B·D·L·N numbers each, and a
+    loop over the steps reads them, with one more ``einsum`` per step. Our own
+    loop (:func:`~mmseg_crackssm.ops.selective_scan.selective_scan_reference`)
     computes the decays of one step at a time, which spares that memory and
     much of the time: it is the harder one to beat.
 ``pscan``
@@ -52,13 +52,13 @@ def mamba_loop(
     """
     delta = F.softplus(delta + delta_bias[:, None])
     B, C = (_of_channels(x, u.shape[1]) for x in (B, C))
-    decays = torch.exp(delta[..., None] * A[:, None])
-    inputs = (delta * u)[..., None] * B
+    decays = torch.exp(torch.einsum('bdl,dn->bdln', delta, A))
+    inputs = torch.einsum('bdl,bdln,bdl->bdln', delta, B, u)
     state = torch.zeros_like(inputs[:, :, 0])
     outputs = []
     for step in range(u.shape[-1]):
         state = decays[:, :, step] * state + inputs[:, :, step]
-        outputs.append((state * C[:, :, step]).sum(-1))
+        outputs.append(torch.einsum('bdn,bdn->bd', state, C[:, :, step]))
     return torch.stack(outputs, dim=-1) + D[:, None] * u
 
 

@@ -107,6 +107,45 @@ def test_table_of_comparisons(capsys):
     assert out.count('\n| torch') == 4
 
 
+def test_more_threads(capsys):
+    args = ('--backends', 'torch', 'reference', '--repeat', '1')
+    report = run_json(capsys, *CASE, *args, '--threads', '2', '1', '2')
+    assert report['machine']['threads'] == 2
+    (on_one,) = report['cases'][0]['on_threads']
+    assert on_one['threads'] == 1
+    # Not of the comparison.
+    assert set(on_one['scans']) == {f'torch {x}' for x in (FORWARD, BOTH)}
+    assert {'copy', 'torch'} <= set(on_one['probes'])
+    assert min(*on_one['scans'].values(), *on_one['probes'].values()) > 0
+    assert main([*CASE, *args, '--threads', '2', '1']) == 0
+    out = capsys.readouterr().out
+    assert 'on 1 threads' in out and 'the machine: exponentials' in out
+
+
+def test_more_threads_are_used(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        measure_scan,
+        'run_scan',
+        lambda inputs, **_: (
+            seen.append(torch.get_num_threads()) or {'y': inputs['u'].detach()}
+        ),
+    )
+    monkeypatch.setattr(
+        measure_scan, 'measure_errors', lambda *_, **__: {'torch': {'y': 0}}
+    )
+    before = torch.get_num_threads()
+    measure_scan.measure_case(
+        ScanCase(1, 4, 9, 2, 2),
+        ['torch'],
+        probes=make_probes(torch.device('cpu'), dtype=torch.float32),
+        rounds=1,
+        more_threads=(before + 1,),
+    )
+    assert {before, before + 1} == set(seen)
+    assert torch.get_num_threads() == before
+
+
 @pytest.mark.parametrize('name', BASELINES)
 def test_baselines_compute_the_scan(name):
     missing = missing_baseline(name)
@@ -145,6 +184,7 @@ def test_half_precision_is_no_error_of_rounded_inputs(capsys):
         (('--backends', 'auto'), "name a backend, not 'auto'"),
         (('--repeat', '0'), '--repeat: expected at least 1'),
         (('--threads', '0'), '--threads: expected at least 1'),
+        (('--threads', '1', '0'), '--threads: expected at least 1'),
         (('--device', 'nowhere'), '--device: expected'),
         (('--case', '1', '3', '8', '1', '2'), 'D a multiple of G'),
         (('--case', '1', '3', '0', '1', '1'), 'of at least 1'),
