@@ -1,6 +1,6 @@
 """Time, memory and errors of the selective scan's backends on one case."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -227,20 +227,36 @@ def measure_case(
         'error_steps': min(case.length, ERROR_STEPS),
         'rows': rows,
         'on_threads': [
-            {
-                'threads': count,
-                **{
-                    kind: {
-                        name: timings[name].median
-                        / timings[_on_threads(name, count)].median
-                        for name in threaded
-                        if (name in probes) == (kind == 'probes')
-                    }
-                    for kind in ('scans', 'probes')
-                },
-            }
+            _compare_threads(timings, scans, probes, count)
             for count in more_threads
         ],
+    }
+
+
+def _compare_threads(
+    timings: dict[str, Timing],
+    scans: Iterable[tuple[str, str]],
+    probes: dict[str, Probe],
+    count: int,
+) -> dict:
+    """How many times as fast all is on so many threads."""
+
+    def speedup(name: str) -> float:
+        after = timings[_on_threads(name, count)].median
+        return timings[name].median / after
+
+    more = count / torch.get_num_threads()
+    return {
+        'threads': count,
+        'scans': {
+            ' '.join(key): speedup(' '.join(key))
+            for key in scans
+            if key[0] not in COMPARISONS
+        },
+        'probes': {
+            name: speedup(name) * (more if probe.per_thread else 1)
+            for name, probe in probes.items()
+        },
     }
 
 

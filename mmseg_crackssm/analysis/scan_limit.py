@@ -77,10 +77,12 @@ class Probe:
     Attributes:
         call: Does it.
         amount: Exponentials computed, or bytes read and written.
+        per_thread: Whether every thread does as much as one does alone.
     """
 
     call: Callable[[], object]
     amount: int
+    per_thread: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,9 @@ def make_probes(device: torch.device, dtype: torch.dtype) -> dict[str, Probe]:
         for name in native.INSTRUCTION_SETS:
             call = partial(_exp_of_kernel, name)
             try:
-                probes[f'native {name}'] = Probe(call, amount=call())
+                probes[f'native {name}'] = Probe(
+                    call, amount=call(), per_thread=True
+                )
             except ValueError:  # not on this processor
                 break
     return probes

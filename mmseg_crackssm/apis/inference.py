@@ -20,6 +20,12 @@ from .checkpoint import check_fits, load_weights
 from .config import load_config
 from .errors import UsageError
 
+UNSOUND = (
+    'the network gives nan for this image. If it does so for all, its '
+    'training has diverged: take an earlier checkpoint, or train again with '
+    'a lower learning rate'
+)
+
 
 def init_model(
     config: str | Path | Config,
@@ -103,10 +109,28 @@ def predict_image(
 
     Returns:
         ``mask``, bool (H, W), and ``probability``, float32 (H, W).
+
+    Raises:
+        ValueError: If a probability is nan, see :func:`is_sound`.
     """
     if not isinstance(image, np.ndarray):
         image = read_image(image)
-    return predict_images(model, [image], threshold=threshold, tile=tile)[0]
+    (found,) = predict_images(model, [image], threshold=threshold, tile=tile)
+    if not is_sound(found):
+        raise ValueError(f'predict_image: {UNSOUND}')
+    return found
+
+
+def is_sound(found: dict[str, np.ndarray]) -> bool:
+    """Whether a prediction says something of every pixel.
+
+    The weights of a training that has diverged give nan, which no threshold
+    is below: the mask would show a road without cracks.
+
+    Args:
+        found: One result of :func:`predict_images`.
+    """
+    return not np.isnan(found['probability']).any()
 
 
 def check_settings(threshold: float | None, tile: int | None) -> None:
@@ -140,7 +164,8 @@ def predict_images(
         tile: See :func:`predict_image`.
 
     Returns:
-        What :func:`predict_image` returns, for each image.
+        What :func:`predict_image` returns, for each image, :func:`is_sound`
+        or not.
 
     Raises:
         ValueError: If the images differ in size or are not BGR uint8, or

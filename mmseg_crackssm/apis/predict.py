@@ -23,7 +23,14 @@ from mmseg_crackssm.engine.hooks.visualization_hook import (
 from mmseg_crackssm.visualization import draw_overlay, write_image
 
 from .errors import UsageError, check_output_folder, run_cli
-from .inference import check_settings, init_model, predict_images, read_image
+from .inference import (
+    UNSOUND,
+    check_settings,
+    init_model,
+    is_sound,
+    predict_images,
+    read_image,
+)
 
 IMAGE_SUFFIXES = frozenset(
     '.bmp .jpeg .jpg .jp2 .pbm .pgm .png .ppm .tif .tiff .webp'.split()
@@ -143,7 +150,9 @@ def predict_files(
     for paths, images in _batches(names, batch, summary, bar):
         predictions = _predict_batch(predict, paths, images, tile, summary)
         for path, image, item in zip(paths, images, predictions, strict=True):
-            if item is not None:
+            if item is not None and not is_sound(item):
+                summary.skipped[path] = f'{path}: {UNSOUND}'
+            elif item is not None:
                 _write_prediction(out, names[path], image, item)
                 summary.done.append(path)
             if bar:

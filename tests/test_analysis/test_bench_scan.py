@@ -146,6 +146,21 @@ def test_more_threads_are_used(monkeypatch):
     assert torch.get_num_threads() == before
 
 
+def test_work_per_thread_counts_as_often_as_there_are_threads():
+    probes = {
+        'copy': Probe(lambda: None, amount=1),
+        'exp': Probe(lambda: None, amount=1, per_thread=True),
+    }
+    timings = {name: Timing((2.0,)) for name in probes}
+    timings |= {f'{name} on 3': Timing((1.6,)) for name in probes}
+    before = torch.get_num_threads()
+    found = measure_scan._compare_threads(timings, (), probes, 3)
+    assert found['probes'] == {
+        'copy': pytest.approx(1.25),
+        'exp': pytest.approx(1.25 * 3 / before),
+    }
+
+
 @pytest.mark.parametrize('name', BASELINES)
 def test_baselines_compute_the_scan(name):
     missing = missing_baseline(name)

@@ -98,6 +98,15 @@ def test_any_size(model, shape):
         assert predict_image(model, image, tile=tile)['mask'].shape == shape
 
 
+def test_diverged_weights_are_told(model, image):
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in broken.decode_head.parameters():
+            parameter.fill_(float('nan'))
+    with pytest.raises(ValueError, match='training has diverged'):
+        predict_image(broken, image)
+
+
 def test_resize_of_the_pipeline_is_undone(cfg, model, image):
     resized = copy.deepcopy(cfg)
     pipeline = list(cfg.test_dataloader.dataset.pipeline)

@@ -181,6 +181,25 @@ def test_what_memory_does_not_suffice_for_is_tiled_or_skipped(
     assert calls[5] == (1, 20, 16)
 
 
+def test_nan_is_no_road_without_cracks(tmp_path, monkeypatch):
+    def predict_images(model, images, **kwargs):
+        maps = [image[..., 0].astype(np.float32) / 255 for image in images]
+        maps = [np.where(item == 1, np.nan, item) for item in maps]
+        return [dict(mask=x > 0.5, probability=x) for x in maps]
+
+    monkeypatch.setattr(predict, 'predict_images', predict_images)
+    for name, value in (('a', 0), ('b', 255), ('c', 200)):
+        _write(tmp_path / f'{name}.png', value=value)
+    summary = predict_files(None, tmp_path, tmp_path / 'out', batch=3)
+    assert [path.name for path in summary.done] == ['a.png', 'c.png']
+    (why,) = summary.skipped.values()
+    assert 'b.png: the network gives nan' in why
+    assert {p.name for p in (tmp_path / 'out').rglob('*.png')} == {
+        'a.png',
+        'c.png',
+    }
+
+
 def test_other_errors_of_the_network_are_not_hidden(tmp_path, monkeypatch):
     def predict_images(model, images, **kwargs):
         raise RuntimeError('size mismatch')
