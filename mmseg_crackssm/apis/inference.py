@@ -124,8 +124,8 @@ def predict_image(
 def is_sound(found: dict[str, np.ndarray]) -> bool:
     """Whether a prediction says something of every pixel.
 
-    The weights of a training that has diverged give nan, which no threshold
-    is below: the mask would show a road without cracks.
+    The weights of a training that has diverged give nan, which is above no
+    threshold: the mask would show a road without cracks.
 
     Args:
         found: One result of :func:`predict_images`.
