@@ -227,7 +227,7 @@ def measure_case(
         'error_steps': min(case.length, ERROR_STEPS),
         'rows': rows,
         'on_threads': [
-            _compare_threads(timings, scans, probes, count)
+            _compare_threads(timings, threaded, probes, count)
             for count in more_threads
         ],
     }
@@ -235,7 +235,7 @@ def measure_case(
 
 def _compare_threads(
     timings: dict[str, Timing],
-    scans: Iterable[tuple[str, str]],
+    names: Iterable[str],
     probes: dict[str, Probe],
     count: int,
 ) -> dict:
@@ -248,11 +248,7 @@ def _compare_threads(
     more = count / torch.get_num_threads()
     return {
         'threads': count,
-        'scans': {
-            ' '.join(key): speedup(' '.join(key))
-            for key in scans
-            if key[0] not in COMPARISONS
-        },
+        'scans': {x: speedup(x) for x in names if x not in probes},
         'probes': {
             name: speedup(name) * (more if probe.per_thread else 1)
             for name, probe in probes.items()
