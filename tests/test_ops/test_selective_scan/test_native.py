@@ -1,5 +1,6 @@
 """The C kernel's numbers: every instruction set, shape, number of threads."""
 
+import math
 import os
 import sys
 from functools import cache
@@ -7,6 +8,7 @@ from functools import cache
 import pytest
 import torch
 from native_scan import (
+    NAMES,
     assert_close,
     draw,
     needs_kernel,
@@ -17,6 +19,9 @@ from native_scan import (
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_crackssm.ops.selective_scan import native
+from mmseg_crackssm.ops.selective_scan.reference import (
+    selective_scan_reference,
+)
 
 
 @cache
@@ -177,6 +182,28 @@ def test_long_sums_keep_their_digits(instruction_set):
     doubles = {name: x.double() for name, x in inputs.items()}
     expected = run_native(doubles, dy=dy)
     assert_close(run_native(inputs, dy=dy), expected, tolerance=1e-6)
+
+
+@needs_kernel
+@pytest.mark.parametrize('sign', (-1, 1))
+@pytest.mark.parametrize(
+    'exponent', (124.5, 125.5, 131071.0, 131073.0, 1e10, 1e19, 1e38, torch.inf)
+)
+def test_exponents_around_the_short_way(instruction_set, sign, exponent):
+    # Chunks whose exponents of two are at most 125 (AVX-512: 131072) take a
+    # shorter way to the same decays; one channel decides for all.
+    inputs = draw(dim=16, length=3, d_state=9, groups=1, batch=1)
+    inputs['delta'] = 1e-3 + inputs['delta'].abs()
+    inputs['delta_bias'].zero_()
+    inputs['A'][5, 3] = sign * exponent / math.log2(math.e)
+    inputs['delta'][0, 5, 1] = 1
+    arguments = [inputs[name] for name in NAMES]
+    y, _ = native.forward(*arguments, False, False)
+    # in float32: what overflows does so in both
+    expected = selective_scan_reference(**inputs)
+    torch.testing.assert_close(
+        y, expected, rtol=1e-4, atol=1e-4, equal_nan=True
+    )
 
 
 @needs_kernel

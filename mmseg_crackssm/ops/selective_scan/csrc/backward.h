@@ -39,14 +39,12 @@ static void NAME(load_backward)(const scan_call *call,
     NAME(copy_rows)(C, call->C_state, call->n_states, steps, -CHUNK_STEPS,
                     chunk->C);
     chunk->next_dy = NAME(at_step)(dy, -CHUNK_STEPS);
+    const vec longest = NAME(delta_to_dt)(call, bias, steps, next_delta,
+                                          chunk->dt, chunk->slope);
+    chunk->has_small_exponents =
+        NAME(exponents_are_small)(longest, chunk->steepest);
     for (int64_t t = 0; t < steps; t++) {
         NAME(prefetch)(next_u, t);
-        chunk->slope[t] = call->use_softplus
-                              ? NAME(sigmoid)(chunk->dt[t] + bias)
-                              : NAME(broadcast)(1);
-    }
-    NAME(delta_to_dt)(call, bias, steps, next_delta, chunk->dt);
-    for (int64_t t = 0; t < steps; t++) {
         chunk->input[t] = chunk->dt[t] * chunk->u[t];
         chunk->grad_input[t] = (vec){0};
         chunk->grad_decay[t] = (vec){0};
@@ -115,7 +113,7 @@ static void NAME(backward_block)(const scan_call *call,
         NAME(get_rows)(call->ddelta, call->dim * length, length, block);
     NAME(channel_sums) sums = {0};
 
-    NAME(load_rates)(call, block, chunk.rates);
+    chunk.steepest = NAME(load_rates)(call, block, chunk.rates);
     for (int64_t n = 0; n < n_states; n++) {
         chunk.grad_state[n] = (vec){0};
         chunk.dA[n] = (NAME(long_sum)){0};

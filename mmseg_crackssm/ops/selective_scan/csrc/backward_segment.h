@@ -23,6 +23,8 @@ typedef struct {
     vec *grad_input;           /* [step] sum over states of g * B */
     vec *grad_decay;           /* [step] of g * h_before * decay * rates */
     vec *rates;                /* [state] A * log2(e) */
+    vec steepest;              /* of the rates */
+    int has_small_exponents;
     vec *grad_state;           /* [state] g of the step after */
     NAME(long_sum) * dA;       /* [state] */
     real *B, *C;               /* [state][CHUNK_STEPS] */
@@ -72,7 +74,8 @@ INLINE NAME(backward_chunk)
 /* Recomputes h and decay of `count` states over steps [begin, end); h[0] of
  * the chunk holds the states before the first of them. */
 INLINE void NAME(recompute)(const NAME(backward_chunk) *chunk, int64_t n,
-                            const int count, int64_t begin, int64_t end)
+                            const int count, const int is_small,
+                            int64_t begin, int64_t end)
 {
     const real *B = chunk->B + n * CHUNK_STEPS;
     vec *h = chunk->h, *decays = chunk->decay;
@@ -88,7 +91,7 @@ INLINE void NAME(recompute)(const NAME(backward_chunk) *chunk, int64_t n,
         h += count;
         UNROLL for (int k = 0; k < count; k++)
         {
-            vec decay = NAME(exp2)(dt * rates[k]);
+            vec decay = NAME(exp2_of_product)(dt, rates[k], is_small);
             vec driven = input * NAME(broadcast)(B[k * CHUNK_STEPS + t]);
             state[k] = decay * state[k] + driven;
             h[k] = state[k];
@@ -203,7 +206,10 @@ INLINE void NAME(segment_states)(const NAME(backward_chunk) *chunk,
         /* the segment that comes next */
         __builtin_prefetch(saved - segment->saved_size, 0, 3);
     }
-    NAME(recompute)(chunk, n, count, begin, end);
+    if (chunk->has_small_exponents)
+        NAME(recompute)(chunk, n, count, 1, begin, end);
+    else
+        NAME(recompute)(chunk, n, count, 0, begin, end);
     NAME(retreat)(chunk, n, count, begin, end);
     NAME(add_lane_sums)(chunk->sums_B, end - begin, count,
                         segment->dB + n * segment->length, segment->length);

@@ -6,7 +6,9 @@ typedef struct {
     vec *input;  /* [step] dt * u */
     vec *y;      /* [step] u on the way in */
     vec *rates;  /* [state] A * log2(e) */
+    vec steepest; /* of the rates */
     vec *state;  /* [state] */
+    int has_small_exponents;
     real *B, *C; /* [state][CHUNK_STEPS] */
     int64_t step_stride; /* of B and C on a path: [step][2][state] */
     /* to prefetch meanwhile */
@@ -40,8 +42,8 @@ INLINE NAME(forward_chunk)
 /* Runs `count` states, from state `n`, over steps [begin, end). With is_path
  * the chunk is one of paths.h. */
 INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
-                          const int count, const int is_path, int64_t begin,
-                          int64_t end)
+                          const int count, const int is_path,
+                          const int is_small, int64_t begin, int64_t end)
 {
     const vec *dts = chunk->dt, *inputs = chunk->input;
     const NAME(channel_rows) next_delta = chunk->next_delta;
@@ -65,7 +67,7 @@ INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
         }
         UNROLL for (int k = 0; k < count; k++)
         {
-            vec decay = NAME(exp2)(dt * rates[k]);
+            vec decay = NAME(exp2_of_product)(dt, rates[k], is_small);
             vec driven = input * NAME(broadcast)(B[k * state_stride]);
             state[k] = decay * state[k] + driven;
             y += state[k] * NAME(broadcast)(C[k * state_stride]);
@@ -83,7 +85,10 @@ INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
     static NOINLINE void NAME(name)(const NAME(forward_chunk) * chunk,      \
                                     int64_t n, int64_t begin, int64_t end)  \
     {                                                                       \
-        NAME(advance)(chunk, n, count, is_path, begin, end);                \
+        if (chunk->has_small_exponents)                                     \
+            NAME(advance)(chunk, n, count, is_path, 1, begin, end);         \
+        else                                                                \
+            NAME(advance)(chunk, n, count, is_path, 0, begin, end);         \
     }
 DEFINE_ADVANCE(advance_8, 8, 0)
 DEFINE_ADVANCE(advance_4, 4, 0)
@@ -157,7 +162,10 @@ static void NAME(load_forward)(const scan_call *call,
                         steps, chunk->y);
     NAME(load_channels)(NAME(delta_rows)(call, block, start),
                         block->n_channels, steps, chunk->dt);
-    NAME(delta_to_dt)(call, bias, steps, chunk->next_u, chunk->dt);
+    const vec longest = NAME(delta_to_dt)(call, bias, steps, chunk->next_u,
+                                          chunk->dt, NULL);
+    chunk->has_small_exponents =
+        NAME(exponents_are_small)(longest, chunk->steepest);
     for (int64_t t = 0; t < steps; t++) {
         chunk->input[t] = chunk->dt[t] * chunk->y[t];
         chunk->y[t] = D * chunk->y[t];
@@ -212,7 +220,8 @@ static void NAME(forward_task)(const void *context, int64_t task,
             get_block(call, sequence / call->n_groups,
                       sequence % call->n_groups, first + i, LANES);
         chunks[i] = NAME(lay_out_forward)(scratch, n_states, i);
-        NAME(load_rates)(call, &blocks[i], chunks[i].rates);
+        chunks[i].steepest =
+            NAME(load_rates)(call, &blocks[i], chunks[i].rates);
         for (int64_t n = 0; n < n_states; n++)
             chunks[i].state[n] = (vec){0};
     }

@@ -20,6 +20,7 @@
 #undef vec
 #undef ivec
 #undef unaligned_vec
+#undef SMALL_EXPONENT
 #undef LANE_PAIRS
 #undef LANE_HALVES
 #undef LANE_QUADS

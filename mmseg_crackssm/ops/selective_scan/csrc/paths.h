@@ -73,6 +73,7 @@ static void NAME(load_path)(const NAME(path_block) *block,
 {
     const path_call *call = block->call;
     const int64_t rank = call->rank, n_states = call->n_states;
+    vec longest = {0};
     for (int64_t t = 0; t < steps; t++) {
         const real *row =
             block->projected + path[t] * block->projected_stride;
@@ -82,7 +83,8 @@ static void NAME(load_path)(const NAME(path_block) *block,
         vec delta = block->bias;
         for (int64_t r = 0; r < rank; r++)
             delta += block->weights[r] * NAME(broadcast)(row[r]);
-        vec dt = NAME(softplus)(delta);
+        vec dt = NAME(softplus)(delta, NAME(exp_minus_abs)(delta));
+        longest = NAME(max)(dt, longest);
         chunk->dt[t] = dt;
         chunk->input[t] = dt * u;
         chunk->y[t] = block->D * u;
@@ -94,6 +96,8 @@ static void NAME(load_path)(const NAME(path_block) *block,
             __builtin_prefetch(block->y + later * block->y_stride, 1, 3);
         }
     }
+    chunk->has_small_exponents =
+        NAME(exponents_are_small)(longest, chunk->steepest);
 }
 
 static void NAME(store_path)(const NAME(path_block) *block,
@@ -109,8 +113,8 @@ static void NAME(store_path)(const NAME(path_block) *block,
     }
 }
 
-/* The parameters of one block on one path. */
-static void NAME(load_path_parameters)(const path_call *call,
+/* The parameters of one block on one path. Returns what load_rates does. */
+static vec NAME(load_path_parameters)(const path_call *call,
                                        const channel_block *channels,
                                        int64_t path, NAME(path_block) *block,
                                        vec *rates)
@@ -130,7 +134,7 @@ static void NAME(load_path_parameters)(const path_call *call,
             x[j] = weights[j * call->rank + r];
         block->weights[r] = x;
     }
-    NAME(load_rates)(&parameters, &place, rates);
+    return NAME(load_rates)(&parameters, &place, rates);
 }
 
 /* All but the output. */
@@ -220,7 +224,8 @@ static void NAME(run_path)(const path_call *call,
     block.accumulates = call->merges && path > 0;
     NAME(forward_chunk) chunk = NAME(lay_out_path)(call, scratch, &block);
     real *saved = NAME(saved_path_states)(call, channels, path);
-    NAME(load_path_parameters)(call, channels, path, &block, chunk.rates);
+    chunk.steepest = NAME(load_path_parameters)(call, channels, path, &block,
+                                                chunk.rates);
     for (int64_t n = 0; n < n_states; n++)
         chunk.state[n] = (vec){0};
     for (int64_t start = 0; start < length; start += CHUNK_STEPS) {

@@ -62,6 +62,7 @@ static void NAME(load_backward_path)(const NAME(backward_path_block) *block,
     const NAME(path_block) *from = &block->path;
     const int64_t rank = from->call->rank;
     const int64_t width = rank + 2 * from->call->n_states;
+    vec longest = {0};
     for (int64_t i = 0; i < width; i += LANES) {
         const int64_t count = smaller(width - i, LANES);
         const NAME(channel_rows) rows = {
@@ -82,14 +83,18 @@ static void NAME(load_backward_path)(const NAME(backward_path_block) *block,
         chunk->u[t] = u;
         chunk->dy[t] = NAME(load_part)(
             block->dy + path[t] * block->dy_stride, from->n_channels);
-        chunk->slope[t] = NAME(sigmoid)(delta);
-        chunk->dt[t] = NAME(softplus)(delta);
+        vec e = NAME(exp_minus_abs)(delta);
+        chunk->slope[t] = NAME(sigmoid)(delta, e);
+        chunk->dt[t] = NAME(softplus)(delta, e);
+        longest = NAME(max)(chunk->dt[t], longest);
         chunk->input[t] = chunk->dt[t] * u;
         chunk->grad_input[t] = (vec){0};
         chunk->grad_decay[t] = (vec){0};
         if (has_more)
             NAME(prefetch_gradients)(block, path[t - CHUNK_STEPS]);
     }
+    chunk->has_small_exponents =
+        NAME(exponents_are_small)(longest, chunk->steepest);
     memset(block->gradients, 0,
            (size_t)(width * CHUNK_STEPS) * sizeof(real));
 }
@@ -198,8 +203,8 @@ static void NAME(backward_path_block_of)(const path_call *call,
     NAME(backward_chunk) chunk =
         NAME(lay_out_backward_path)(call, scratch, &block);
     NAME(channel_sums) sums = {0};
-    NAME(load_path_parameters)(call, channels, path, &block.path,
-                               chunk.rates);
+    chunk.steepest = NAME(load_path_parameters)(
+        call, channels, path, &block.path, chunk.rates);
     for (int64_t r = 0; r < call->rank; r++)
         block.dweights[r] = (NAME(long_sum)){0};
     for (int64_t n = 0; n < n_states; n++) {

@@ -141,30 +141,53 @@ INLINE vec NAME(load_parameter)(const void *parameter,
     return NAME(load_part)(from + block->first_channel, block->n_channels);
 }
 
-/* A, scaled so that exp(dt * A) = exp2(dt * rates). */
-INLINE void NAME(load_rates)(const scan_call *call,
-                             const channel_block *block, vec *rates)
+/* A, scaled so that exp(dt * A) = exp2(dt * rates). Returns the largest
+ * magnitude among the rates of each channel, NaN left out. */
+INLINE vec NAME(load_rates)(const scan_call *call, const channel_block *block,
+                            vec *rates)
 {
     const real *A = call->A;
+    vec steepest = {0};
     for (int64_t n = 0; n < call->n_states; n++) {
         vec x = {0};
         for (int64_t j = 0; j < block->n_channels; j++)
             x[j] = A[(block->first_channel + j) * call->A_row + n];
         rates[n] = x * NAME(broadcast)((real)LOG2_OF_E);
+        steepest = NAME(max)(NAME(absolute)(rates[n]), steepest);
     }
+    return steepest;
 }
 
-/* In place: from delta to dt. */
-static void NAME(delta_to_dt)(const scan_call *call, vec bias, int64_t steps,
-                              NAME(channel_rows) ahead, vec *delta)
+/* Whether exp2_of_product may take its short way for steps and rates of up to
+ * these magnitudes. */
+INLINE int NAME(exponents_are_small)(vec longest, vec steepest)
 {
-    if (call->use_softplus) {
-        for (int64_t t = 0; t < steps; t++) {
-            NAME(prefetch)(ahead, t);
-            delta[t] = NAME(softplus)(delta[t] + bias);
+    ivec is_large = longest * steepest > NAME(broadcast)(SMALL_EXPONENT);
+    int any = 0;
+    for (int i = 0; i < LANES; i++)
+        any |= is_large[i] != 0;
+    return !any;
+}
+
+/* In place: from delta to dt, with its derivative where `slope` is given.
+ * Returns the largest magnitude of dt in each channel, NaN left out. */
+INLINE vec NAME(delta_to_dt)(const scan_call *call, vec bias, int64_t steps,
+                             NAME(channel_rows) ahead, vec *delta, vec *slope)
+{
+    vec longest = {0};
+    for (int64_t t = 0; t < steps; t++) {
+        vec dt = delta[t] + bias, dt_slope = NAME(broadcast)(1);
+        NAME(prefetch)(ahead, t);
+        if (call->use_softplus) {
+            vec e = NAME(exp_minus_abs)(dt);
+            if (slope != NULL)
+                dt_slope = NAME(sigmoid)(dt, e);
+            dt = NAME(softplus)(dt, e);
         }
-    } else {
-        for (int64_t t = 0; t < steps; t++)
-            delta[t] += bias;
+        if (slope != NULL)
+            slope[t] = dt_slope;
+        delta[t] = dt;
+        longest = NAME(max)(NAME(absolute)(dt), longest);
     }
+    return longest;
 }

@@ -66,37 +66,87 @@ INLINE void NAME(store_part)(real *to, vec x, int64_t count)
 
 /* ---- exp2 and softplus ------------------------------------------------ */
 
-/* 2**x: exactly 1 at 0, otherwise within 1.5 units in the last
- * place. Exact
- * at 0 because a decay that is off by one unit compounds over thousands of
- * steps. Underflows to 0, overflows to inf, keeps NaN. */
+/* The larger and the smaller of two; `y` where one of them is NaN. */
+INLINE vec NAME(max)(vec x, vec y)
+{
+#if LANES == 16
+    return (vec)_mm512_max_ps((__m512)x, (__m512)y);
+#elif LANES == 8
+    return (vec)_mm256_max_ps((__m256)x, (__m256)y);
+#elif defined(__SSE2__) && !REAL_IS_DOUBLE
+    return (vec)_mm_max_ps((__m128)x, (__m128)y);
+#else
+    return NAME(select)(x > y, x, y);
+#endif
+}
+
+INLINE vec NAME(min)(vec x, vec y)
+{
+#if LANES == 16
+    return (vec)_mm512_min_ps((__m512)x, (__m512)y);
+#elif LANES == 8
+    return (vec)_mm256_min_ps((__m256)x, (__m256)y);
+#elif defined(__SSE2__) && !REAL_IS_DOUBLE
+    return (vec)_mm_min_ps((__m128)x, (__m128)y);
+#else
+    return NAME(select)(x < y, x, y);
+#endif
+}
+
+INLINE vec NAME(absolute)(vec x)
+{
+    const ivec sign = (ivec)NAME(broadcast)((real)-0.0);
+    return (vec)((ivec)x & ~sign);
+}
+
+/* 2**(x * y): exactly 1 at 0, otherwise within 1.5 units in the last place
+ * of the exponential. Exact at 0 because a decay that is off by one unit
+ * compounds over thousands of steps. Underflows to 0, overflows to inf, keeps
+ * NaN. With `is_small` it is cheaper, and right where |x * y| is at most
+ * SMALL_EXPONENT or NaN. */
 #if REAL_IS_DOUBLE
 
-INLINE vec NAME(exp2)(vec x)
+#define SMALL_EXPONENT 0
+
+INLINE vec NAME(exp2_of_product)(vec x, vec y, const int is_small)
 {
+    (void)is_small;
+    vec product = x * y;
     for (int i = 0; i < LANES; i++)
-        x[i] = exp2(x[i]);
-    return x;
+        product[i] = exp2(product[i]);
+    return product;
 }
 
 #else
 
 #if LANES == 16
 
-/* x is split into sixteenths and a rest: 2**(j / 16) from a table that is
- * one register, and a short polynomial for the rest. */
-INLINE vec NAME(exp2)(vec x)
+#define SMALL_EXPONENT 131072
+
+/* The exponent is split into sixteenths and a rest: 2**(j / 16) from a table
+ * that is one register, and a short polynomial for the rest. */
+INLINE vec NAME(exp2_of_product)(vec x, vec y, const int is_small)
 {
     const vec table = {1.0f,        1.04427378f, 1.09050773f, 1.13878863f,
                        1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
                        1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f,
                        1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
-    /* x minus x rounded to 4 binary places; 0 for +-inf */
-    vec rest = (vec)_mm512_reduce_ps((__m512)x, 4 << 4);
-    vec sixteenths = x - rest;
-    /* At this magnitude a unit in the last place is 1/16: the low bits hold
-     * j, and the table look-up reads no others. */
-    vec index = sixteenths + NAME(broadcast)(786432.0f);
+    /* At this magnitude a unit in the last place is 1/16: a sum is rounded
+     * to sixteenths, and its low bits, all that the table look-up reads,
+     * hold j. */
+    const vec rounder = NAME(broadcast)(786432.0f);
+    vec index, sixteenths, rest;
+    if (is_small) {
+        index = x * y + rounder;
+        sixteenths = index - rounder;
+        rest = x * y - sixteenths;
+    } else {
+        vec product = x * y;
+        /* product minus product rounded to 4 binary places; 0 for +-inf */
+        rest = (vec)_mm512_reduce_ps((__m512)product, 4 << 4);
+        sixteenths = product - rest;
+        index = sixteenths + rounder;
+    }
     vec power = (vec)_mm512_permutexvar_ps((__m512i)index, (__m512)table);
     vec p = NAME(broadcast)(0.05550410866f);
     p = p * rest + NAME(broadcast)(0.24022650696f);
@@ -109,32 +159,32 @@ INLINE vec NAME(exp2)(vec x)
 
 #else
 
-INLINE vec NAME(exp2)(vec x)
+#define SMALL_EXPONENT 125
+
+INLINE vec NAME(exp2_of_product)(vec x, vec y, const int is_small)
 {
-    const vec lowest = NAME(broadcast)(-127.0f);
-    const vec highest = NAME(broadcast)(128.0f);
-    /* max and min return their second operand if one is NaN: NaN stays. */
-#if LANES == 8
-    x = (vec)_mm256_max_ps((__m256)lowest, (__m256)x);
-    x = (vec)_mm256_min_ps((__m256)highest, (__m256)x);
-#elif defined(__SSE2__)
-    x = (vec)_mm_max_ps((__m128)lowest, (__m128)x);
-    x = (vec)_mm_min_ps((__m128)highest, (__m128)x);
-#else
-    x = NAME(select)(x < lowest, lowest, x);
-    x = NAME(select)(x > highest, highest, x);
-#endif
     /* At this magnitude a unit in the last place is 1: the sum is rounded to
      * an integer, and its low bits hold that integer plus the bias 127. */
     const vec rounder = NAME(broadcast)(12582912.0f + 127.0f);
-    vec rounded = x + rounder;
-    vec f = x - (rounded - rounder);
-    /* 2**f for |f| <= 1/2: minimax in the relative error with p(0) = 1 */
-    vec p = NAME(broadcast)(1.3264727139647712e-3f);
-    p = p * f + NAME(broadcast)(9.671512639960878e-3f);
-    p = p * f + NAME(broadcast)(5.550733743471537e-2f);
-    p = p * f + NAME(broadcast)(2.4022242085376658e-1f);
-    p = p * f + NAME(broadcast)(6.93146977598991e-1f);
+    vec rounded, f;
+    if (is_small) {
+        rounded = x * y + rounder;
+        f = x * y - (rounded - rounder);
+    } else {
+        vec product = NAME(max)(NAME(broadcast)(-127.0f), x * y);
+        product = NAME(min)(NAME(broadcast)(128.0f), product);
+        rounded = product + rounder;
+        f = product - (rounded - rounder);
+    }
+    /* 2**f for |f| <= 1/2: minimax in the relative error with p(0) = 1. One
+     * degree less would do for the exponential itself, but its errors all
+     * have one sign where decays are alike, and dA adds them up. */
+    vec p = NAME(broadcast)(0.000153533649f);
+    p = p * f + NAME(broadcast)(0.0013398875f);
+    p = p * f + NAME(broadcast)(0.00961843692f);
+    p = p * f + NAME(broadcast)(0.0555033237f);
+    p = p * f + NAME(broadcast)(0.240226477f);
+    p = p * f + NAME(broadcast)(0.693147182f);
     p = p * f + NAME(broadcast)(1.0f);
     return p * (vec)((ivec)rounded << 23);
 }
@@ -162,9 +212,35 @@ INLINE vec NAME(log1p_fraction)(vec e)
     for (int i = 0; i < LANES; i++)
         e[i] = log1p(e[i]);
     return e;
+#elif LANES == 16
+    /* With j = 15 e rounded, 1 + e = (1 + j / 15) (1 + rest): the first
+     * factor's reciprocal and logarithm from tables of one register each. */
+    const vec reciprocals = {
+        1.0f,         0.9375f,      0.88235295f, 0.8333333f,
+        0.7894737f,   0.75f,        0.71428573f, 0.6818182f,
+        0.65217394f,  0.625f,       0.6f,        0.5769231f,
+        0.5555556f,   0.53571427f,  0.51724136f, 0.5f};
+    const vec logarithms = {
+        0.0f, 0.0645385236f, 0.125163138f, 0.182321578f,
+        0.236388743f, 0.287682086f, 0.336472213f, 0.382992238f,
+        0.427443981f, 0.470003635f, 0.510825574f, 0.550046325f,
+        0.587786615f, 0.624154329f, 0.65924567f, 0.693147182f};
+    /* A unit in the last place is 1: the low bits hold j. */
+    __m512i index =
+        (__m512i)(e * NAME(broadcast)(15) + NAME(broadcast)(12582912.0f));
+    vec reciprocal =
+        (vec)_mm512_permutexvar_ps(index, (__m512)reciprocals);
+    vec logarithm = (vec)_mm512_permutexvar_ps(index, (__m512)logarithms);
+    vec rest = e * reciprocal + (reciprocal - NAME(broadcast)(1));
+    /* log(1 + rest) / rest for |rest| <= 1/30: minimax with p(0) = 1 */
+    vec p = NAME(broadcast)(-0.250197f);
+    p = p * rest + NAME(broadcast)(0.33351759f);
+    p = p * rest + NAME(broadcast)(-0.49999997f);
+    p = p * rest + NAME(broadcast)(1.0f);
+    return p * rest + logarithm;
 #else
     /* = 2 artanh(s) with s = e / (2 + e) in [0, 1/3] */
-    vec s = e * NAME(reciprocal)(NAME(broadcast)(2) + e);
+    vec s = e / (NAME(broadcast)(2) + e);
     vec square = s * s;
     vec p = NAME(broadcast)(0.1408916754f);
     p = p * square + NAME(broadcast)(0.1398030137f);
@@ -178,28 +254,35 @@ INLINE vec NAME(log1p_fraction)(vec e)
 /* exp(-|x|), without a branch or overflow. */
 INLINE vec NAME(exp_minus_abs)(vec x)
 {
-    const ivec sign = (ivec)NAME(broadcast)((real)-0.0);
-    vec minus_abs = (vec)((ivec)x | sign);
-    return NAME(exp2)(minus_abs * NAME(broadcast)((real)LOG2_OF_E));
+    const vec log2_of_e = NAME(broadcast)((real)LOG2_OF_E);
+    vec minus_abs = -NAME(absolute)(x);
+#if LANES == 16
+    /* Below it is 0 all the same. */
+    minus_abs = NAME(max)(NAME(broadcast)(-128), minus_abs);
+    return NAME(exp2_of_product)(minus_abs, log2_of_e, 1);
+#else
+    return NAME(exp2_of_product)(minus_abs, log2_of_e, 0);
+#endif
 }
+
+/* Both functions are given e = exp_minus_abs(x). */
 
 /* log(1 + exp(x)), and x itself above 20, as torch has it. In float that
  * switch lies below the rounding error. */
-INLINE vec NAME(softplus)(vec x)
+INLINE vec NAME(softplus)(vec x, vec e)
 {
     const vec zero = NAME(broadcast)(0);
-    vec log_part = NAME(log1p_fraction)(NAME(exp_minus_abs)(x));
+    vec log_part = NAME(log1p_fraction)(e);
 #if REAL_IS_DOUBLE
     log_part = NAME(select)(x > NAME(broadcast)(20), zero, log_part);
 #endif
-    return NAME(select)(x > zero, x, zero) + log_part;
+    return NAME(max)(x, zero) + log_part;
 }
 
 /* The derivative of softplus. */
-INLINE vec NAME(sigmoid)(vec x)
+INLINE vec NAME(sigmoid)(vec x, vec e)
 {
     const vec one = NAME(broadcast)(1);
-    vec e = NAME(exp_minus_abs)(x);
 #if REAL_IS_DOUBLE
     e = NAME(select)(x > NAME(broadcast)(20), NAME(broadcast)(0), e);
 #endif
