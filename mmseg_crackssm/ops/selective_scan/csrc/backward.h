@@ -39,16 +39,13 @@ static void NAME(load_backward)(const scan_call *call,
     NAME(copy_rows)(C, call->C_state, call->n_states, steps, -CHUNK_STEPS,
                     chunk->C);
     chunk->next_dy = NAME(at_step)(dy, -CHUNK_STEPS);
-    const vec longest = NAME(delta_to_dt)(call, bias, steps, next_delta,
-                                          chunk->dt, chunk->slope);
+    const vec longest =
+        NAME(delta_to_dt)(call, bias, steps, next_delta, chunk->u, chunk->dt,
+                          chunk->input, chunk->slope);
     chunk->has_small_exponents =
         NAME(exponents_are_small)(longest, chunk->steepest);
-    for (int64_t t = 0; t < steps; t++) {
+    for (int64_t t = 0; t < steps; t++)
         NAME(prefetch)(next_u, t);
-        chunk->input[t] = chunk->dt[t] * chunk->u[t];
-        chunk->grad_input[t] = (vec){0};
-        chunk->grad_decay[t] = (vec){0};
-    }
 }
 
 /* Sums over time that do not depend on the state. */

@@ -42,7 +42,7 @@ typedef struct {
 static size_t NAME(backward_scratch_size)(int64_t n_states)
 {
     size_t n = (size_t)n_states;
-    size_t per_step = 7 * CHUNK_STEPS, per_state = 2 * n;
+    size_t per_step = 7 * STEP_ARRAY, per_state = 2 * n;
     size_t segment = 2 * SEGMENT_VECTORS + GROUP + 2 * SAVED_EVERY;
     return (per_step + per_state + segment) * sizeof(vec) +
            n * sizeof(NAME(long_sum)) + 2 * n * CHUNK_STEPS * sizeof(real);
@@ -53,13 +53,13 @@ INLINE NAME(backward_chunk)
 {
     NAME(backward_chunk) chunk = {0};
     chunk.u = scratch;
-    chunk.dt = chunk.u + CHUNK_STEPS;
-    chunk.slope = chunk.dt + CHUNK_STEPS;
-    chunk.dy = chunk.slope + CHUNK_STEPS;
-    chunk.input = chunk.dy + CHUNK_STEPS;
-    chunk.grad_input = chunk.input + CHUNK_STEPS;
-    chunk.grad_decay = chunk.grad_input + CHUNK_STEPS;
-    chunk.h = chunk.grad_decay + CHUNK_STEPS;
+    chunk.dt = chunk.u + STEP_ARRAY;
+    chunk.slope = chunk.dt + STEP_ARRAY;
+    chunk.dy = chunk.slope + STEP_ARRAY;
+    chunk.input = chunk.dy + STEP_ARRAY;
+    chunk.grad_input = chunk.input + STEP_ARRAY;
+    chunk.grad_decay = chunk.grad_input + STEP_ARRAY;
+    chunk.h = chunk.grad_decay + STEP_ARRAY;
     chunk.decay = chunk.h + SEGMENT_VECTORS + GROUP;
     chunk.sums_B = chunk.decay + SEGMENT_VECTORS;
     chunk.sums_C = chunk.sums_B + SAVED_EVERY;
@@ -119,9 +119,12 @@ INLINE void NAME(retreat)(const NAME(backward_chunk) *chunk, int64_t n,
         const vec *h_before = chunk->h + (t - begin) * count;
         const vec *decay = chunk->decay + (t - begin) * count;
         vec dt = chunk->dt[t], dy = chunk->dy[t], input = chunk->input[t];
-        vec grad_input = chunk->grad_input[t];
-        vec grad_decay = chunk->grad_decay[t];
+        vec grad_input = {0}, grad_decay = {0};
         vec for_B[GROUP], for_C[GROUP];
+        if (n > 0) {
+            grad_input = chunk->grad_input[t];
+            grad_decay = chunk->grad_decay[t];
+        }
         NAME(prefetch)(chunk->du_rows, t);
         NAME(prefetch)(chunk->ddelta_rows, t);
         UNROLL for (int k = 0; k < count; k++)

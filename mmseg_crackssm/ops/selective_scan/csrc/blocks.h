@@ -12,6 +12,11 @@
 /* Steps held in the first-level cache at a time. */
 #define CHUNK_STEPS 128
 
+/* From one array over the steps of a chunk to the next. A power of two would
+ * put their steps at equal places of a page, where a load waits for any store
+ * just before it. */
+#define STEP_ARRAY (CHUNK_STEPS + 9)
+
 /* The largest number of blocks that share the copies of B and C, and the
  * states from which on that pays: fewer blocks at a time read fewer rows. */
 #define MAX_SHARED_BLOCKS 4

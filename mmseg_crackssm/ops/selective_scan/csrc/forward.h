@@ -18,7 +18,7 @@ typedef struct {
 static size_t NAME(forward_scratch_size)(int64_t n_states)
 {
     size_t n = (size_t)n_states;
-    return (3 * CHUNK_STEPS + 2 * n * MAX_SHARED_BLOCKS) * sizeof(vec) +
+    return (3 * STEP_ARRAY + 2 * n * MAX_SHARED_BLOCKS) * sizeof(vec) +
            2 * n * CHUNK_STEPS * sizeof(real);
 }
 
@@ -29,9 +29,9 @@ INLINE NAME(forward_chunk)
 {
     NAME(forward_chunk) chunk = {0};
     chunk.dt = scratch;
-    chunk.input = chunk.dt + CHUNK_STEPS;
-    chunk.y = chunk.input + CHUNK_STEPS;
-    chunk.B = (real *)(chunk.y + CHUNK_STEPS);
+    chunk.input = chunk.dt + STEP_ARRAY;
+    chunk.y = chunk.input + STEP_ARRAY;
+    chunk.B = (real *)(chunk.y + STEP_ARRAY);
     chunk.C = chunk.B + n_states * CHUNK_STEPS;
     chunk.rates = (vec *)(chunk.C + n_states * CHUNK_STEPS);
     chunk.rates += 2 * n_states * index;
@@ -162,14 +162,13 @@ static void NAME(load_forward)(const scan_call *call,
                         steps, chunk->y);
     NAME(load_channels)(NAME(delta_rows)(call, block, start),
                         block->n_channels, steps, chunk->dt);
-    const vec longest = NAME(delta_to_dt)(call, bias, steps, chunk->next_u,
-                                          chunk->dt, NULL);
+    const vec longest =
+        NAME(delta_to_dt)(call, bias, steps, chunk->next_u, chunk->y,
+                          chunk->dt, chunk->input, NULL);
     chunk->has_small_exponents =
         NAME(exponents_are_small)(longest, chunk->steepest);
-    for (int64_t t = 0; t < steps; t++) {
-        chunk->input[t] = chunk->dt[t] * chunk->y[t];
-        chunk->y[t] = D * chunk->y[t];
-    }
+    for (int64_t t = 0; t < steps; t++)
+        chunk->y[t] *= D;
 }
 
 /* One chunk of one block, from loading to storing. */

@@ -23,7 +23,7 @@ typedef struct {
 static size_t NAME(path_scratch_size)(const path_call *call)
 {
     size_t n = (size_t)call->n_states;
-    return (3 * CHUNK_STEPS + 2 * n + (size_t)call->rank) * sizeof(vec) +
+    return (3 * STEP_ARRAY + 2 * n + (size_t)call->rank) * sizeof(vec) +
            2 * n * CHUNK_STEPS * sizeof(real);
 }
 
@@ -34,9 +34,9 @@ INLINE NAME(forward_chunk)
     const int64_t n_states = call->n_states;
     NAME(forward_chunk) chunk = {0};
     chunk.dt = scratch;
-    chunk.input = chunk.dt + CHUNK_STEPS;
-    chunk.y = chunk.input + CHUNK_STEPS;
-    chunk.rates = chunk.y + CHUNK_STEPS;
+    chunk.input = chunk.dt + STEP_ARRAY;
+    chunk.y = chunk.input + STEP_ARRAY;
+    chunk.rates = chunk.y + STEP_ARRAY;
     chunk.state = chunk.rates + n_states;
     block->weights = chunk.state + n_states;
     chunk.B = (real *)(block->weights + call->rank);

@@ -88,8 +88,6 @@ static void NAME(load_backward_path)(const NAME(backward_path_block) *block,
         chunk->dt[t] = NAME(softplus)(delta, e);
         longest = NAME(max)(chunk->dt[t], longest);
         chunk->input[t] = chunk->dt[t] * u;
-        chunk->grad_input[t] = (vec){0};
-        chunk->grad_decay[t] = (vec){0};
         if (has_more)
             NAME(prefetch_gradients)(block, path[t - CHUNK_STEPS]);
     }

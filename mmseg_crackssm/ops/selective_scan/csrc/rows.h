@@ -169,25 +169,31 @@ INLINE int NAME(exponents_are_small)(vec longest, vec steepest)
     return !any;
 }
 
-/* In place: from delta to dt, with its derivative where `slope` is given.
- * Returns the largest magnitude of dt in each channel, NaN left out. */
+/* From delta to dt, in place, and to input = dt * u; the derivative of dt
+ * where `slope` is given. Returns the largest magnitude of dt in each channel,
+ * NaN left out. */
 INLINE vec NAME(delta_to_dt)(const scan_call *call, vec bias, int64_t steps,
-                             NAME(channel_rows) ahead, vec *delta, vec *slope)
+                             NAME(channel_rows) ahead, const vec *u,
+                             vec *delta, vec *input, vec *slope)
 {
     vec longest = {0};
     for (int64_t t = 0; t < steps; t++) {
         vec dt = delta[t] + bias, dt_slope = NAME(broadcast)(1);
+        vec magnitude;
         NAME(prefetch)(ahead, t);
         if (call->use_softplus) {
             vec e = NAME(exp_minus_abs)(dt);
             if (slope != NULL)
                 dt_slope = NAME(sigmoid)(dt, e);
-            dt = NAME(softplus)(dt, e);
+            magnitude = dt = NAME(softplus)(dt, e);
+        } else {
+            magnitude = NAME(absolute)(dt);
         }
         if (slope != NULL)
             slope[t] = dt_slope;
         delta[t] = dt;
-        longest = NAME(max)(NAME(absolute)(dt), longest);
+        input[t] = dt * u[t];
+        longest = NAME(max)(magnitude, longest);
     }
     return longest;
 }
