@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch.nn as nn
-from mmcv.cnn import ConvModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from ..layers.conv_norm import ConvModule
 from .staged import ExplainingBackbone
 
 BLOCKS = (

@@ -14,6 +14,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..layers.conv_norm import ConvNorm
 from ..layers.damamba_block import DAMambaBlock, init_convs
 from ..layers.das import name_scans
 from ..layers.patch_layers import LayerNorm2d
@@ -349,9 +350,9 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
 
 def _conv_norm(
     in_channels: int, out_channels: int, stride: int, norm_cfg: dict
-) -> nn.Sequential:
-    # Not mmcv's ConvModule, which warns of the bias that the weights have.
-    return nn.Sequential(
+) -> ConvNorm:
+    # Not a ConvModule, which warns of the bias that the weights have.
+    return ConvNorm(
         OrderedDict(
             conv=nn.Conv2d(
                 in_channels, out_channels, 3, stride=stride, padding=1

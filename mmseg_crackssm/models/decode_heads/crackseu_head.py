@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch.nn as nn
-from mmcv.cnn import ConvModule
 from mmseg.registry import MODELS
 from mmseg.utils import SampleList
 from torch import Tensor
 
 from ..backbones.crackseu import NORM_CFG
+from ..layers.conv_norm import ConvModule
 from .one_logit_head import OneLogitHead
 
 

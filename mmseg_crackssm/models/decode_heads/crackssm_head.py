@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...ops import dwt2
+from ..layers.conv_norm import ConvModule
 from ..layers.gro import GlobalReoptimization
 from ..layers.wavelet_gate import WaveletGate
 from .one_logit_head import OneLogitHead

@@ -3,11 +3,11 @@
 import math
 
 import torch.nn as nn
-from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks import DropPath
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from .conv_norm import ConvModule
 from .patch_layers import LayerNorm2d, Linear2d
 from .s6 import S6
 from .ss2d import NUM_SCANS, scan_cross

@@ -2,8 +2,9 @@
 
 import torch
 import torch.nn as nn
-from mmcv.cnn import ConvModule
 from torch import Tensor
+
+from .conv_norm import ConvModule
 
 DIRECTIONS = ('horizontal', 'vertical', 'diagonal', 'anti_diagonal')
 """The four crack directions, in the order of the channels of F_dir.

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
-from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from mmseg.models.utils import SELayer, resize
 from mmseg.registry import MODELS
@@ -16,6 +15,7 @@ from ...ops import (
     scan_order,
     scatter_tokens,
 )
+from .conv_norm import ConvModule
 from .das import DynamicAdaptiveScan, name_scans
 from .direction_map import DIRECTIONS, DirectionMap, check_directions
 from .patch_layers import LayerNorm2d

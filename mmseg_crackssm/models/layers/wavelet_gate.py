@@ -5,6 +5,8 @@ from mmcv.cnn import build_norm_layer
 from mmseg.models.utils import resize
 from torch import Tensor
 
+from .conv_norm import conv_norm
+
 NUM_BANDS = 3
 
 
@@ -51,7 +53,8 @@ class WaveletGate(nn.Module):
         Returns:
             The gated feature (B, C, H, W).
         """
-        gate = self.gates(bands).mean(dim=1, keepdim=True)
+        hidden = conv_norm(bands, self.gates[0], self.gates[1])
+        gate = self.gates[2:](hidden).mean(dim=1, keepdim=True)
         gate = resize(
             gate, size=x.shape[-2:], mode='bilinear', align_corners=False
         )

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..backbones.crackseu import HSWISH_CFG, NORM_CFG
+from ..layers.conv_norm import ConvModule
 
 
 class ChannelAttention(nn.Module):

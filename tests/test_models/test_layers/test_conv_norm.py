@@ -1,0 +1,125 @@
+"""Normalisation taken into the weights of the convolution before it."""
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from mmseg_crackssm.models.layers.conv_norm import (
+    ConvModule,
+    ConvNorm,
+    conv_norm,
+)
+
+
+def trained(norm):
+    """With statistics and weights that are not those of the start."""
+    with torch.no_grad():
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        if norm.affine:
+            norm.weight.normal_()
+            norm.bias.normal_()
+    return norm
+
+
+@pytest.fixture
+def image():
+    torch.manual_seed(0)
+    return torch.randn(2, 4, 9, 7)
+
+
+@pytest.fixture
+def no_batch_norm(monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError('the normalisation ran by itself')
+
+    monkeypatch.setattr(F, 'batch_norm', fail)
+
+
+@pytest.mark.parametrize('bias', (False, True))
+@pytest.mark.parametrize('affine', (False, True))
+@pytest.mark.parametrize('groups', (1, 2))
+def test_folded_equals_both_in_turn(image, bias, affine, groups, monkeypatch):
+    conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=bias, groups=groups)
+    norm = trained(nn.BatchNorm2d(6, affine=affine)).eval()
+    parameters = [*conv.parameters(), *norm.parameters()]
+    expected = norm(conv(image))
+    dy = torch.randn_like(expected)
+    expected_grads = torch.autograd.grad(expected, parameters, dy)
+
+    monkeypatch.setattr(F, 'batch_norm', None)
+    y = conv_norm(image, conv, norm)
+    grads = torch.autograd.grad(y, parameters, dy)
+
+    assert_close(y, expected, rtol=1e-5, atol=1e-5)
+    assert_close(grads, expected_grads, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'norm',
+    (
+        nn.BatchNorm2d(6),
+        nn.BatchNorm2d(6, track_running_stats=False).eval(),
+        nn.GroupNorm(2, 6).eval(),
+    ),
+    ids=('training', 'no statistics', 'group norm'),
+)
+def test_norms_of_the_map_itself_stay(image, norm):
+    conv = nn.Conv2d(4, 6, 3)
+    expected = F.batch_norm(conv(image), None, None, training=True)
+    if isinstance(norm, nn.GroupNorm):
+        expected = F.group_norm(conv(image), 2)
+    assert_close(conv_norm(image, conv, norm), expected)
+
+
+def test_training_updates_the_statistics(image):
+    layer = ConvNorm()
+    layer.add_module('conv', nn.Conv2d(4, 6, 3))
+    layer.add_module('norm', nn.BatchNorm2d(6))
+    layer(image)
+    assert layer.norm.num_batches_tracked == 1
+    layer.eval()(image)
+    assert layer.norm.num_batches_tracked == 1
+
+
+def test_hooks_see_both_modules(image):
+    conv, norm = nn.Conv2d(4, 6, 3), trained(nn.BatchNorm2d(6)).eval()
+    seen = []
+    for module in (conv, norm):
+        module.register_forward_hook(lambda m, x, y: seen.append(m))
+    conv_norm(image, conv, norm)
+    assert seen == [conv, norm]
+
+
+def module(**options):
+    torch.manual_seed(0)
+    layer = ConvModule(4, 6, 3, **options)
+    trained(layer.norm)
+    return layer.eval()
+
+
+def test_conv_module_folds(image, no_batch_norm):
+    layer = module(norm_cfg=dict(type='BN'))
+    y = layer(image)
+    assert y.min() == 0
+    assert layer(image, activate=False).min() < 0
+
+
+@pytest.mark.parametrize(
+    'options',
+    (
+        dict(),
+        dict(act_cfg=None),
+        dict(order=('norm', 'conv', 'act'), norm_cfg=dict(type='BN')),
+        dict(padding=1, padding_mode='reflect'),
+    ),
+    ids=str,
+)
+@pytest.mark.parametrize('norm', (False, True))
+def test_conv_module_is_that_of_mmcv(image, options, norm):
+    layer = module(**{'norm_cfg': dict(type='BN'), **options})
+    y = layer(image, norm=norm)
+    expected = super(ConvModule, layer).forward(image, norm=norm)
+    assert_close(y, expected, rtol=1e-5, atol=1e-5)
