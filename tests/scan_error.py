@@ -1,5 +1,6 @@
 """How far a backend of the selective scan may be from its exact result."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,8 +11,9 @@ NAMES = ('u', 'delta', 'A', 'B', 'C', 'D', 'delta_bias')
 # Of one elementary operation, in units of the rounding error: an exp or a
 # softplus is off by up to 4 of them in every backend.
 ROUNDINGS = 4
-# Of the exponent dt A: the torch backend takes exp(A sum(dt)) over a chunk of
-# 16 steps, and a sum of 16 has up to 15 roundings.
+# The torch backend takes exp(A sum(dt)) over a chunk of so many steps.
+CHUNK_STEPS = 16
+# Of the exponent dt A: a sum of 16 has up to 15 roundings.
 EXPONENT_ROUNDINGS = 5 * ROUNDINGS
 # Largest number, with room for products that a backend forms on its way.
 LARGEST = {torch.float32: 1e37, torch.float64: 1e300}
@@ -115,6 +117,8 @@ def _magnitudes(
         + tiny * (dt.abs().unsqueeze(2) + A.abs().unsqueeze(-1))
     )
     decay = up(torch.exp(exponent + exponent_error))
+    overflows = _chunk_growth(exponent) > math.log(largest)
+    decay = torch.where(overflows, torch.inf, decay)
     dt = up(dt.abs() + dt_error)
     drive = up(dt * u)
 
@@ -172,6 +176,18 @@ def _steps(
         slope * error + step * dt + tiny,
         slope * (1 + step + error) + tiny,
     )
+
+
+def _chunk_growth(exponent: Tensor) -> Tensor:
+    """Logarithm of the largest decay of a chunk that each step may be part of.
+
+    Where states grow, that of a whole chunk may leave the range although the
+    states, driven late or read early, do not.
+    """
+    growth = exponent.clamp_min(0).nan_to_num(nan=0.0, posinf=torch.inf)
+    border = CHUNK_STEPS - 1
+    chunks = F.pad(growth, (border, border)).unfold(-1, CHUNK_STEPS, 1)
+    return chunks.sum(-1).unfold(-1, CHUNK_STEPS, 1).amax(-1)
 
 
 def _accumulate(

@@ -9,7 +9,9 @@ step is work enough for a CPU, a tile is one chunk and no step runs twice.
 
 Only ``exp(dt A)`` and ``exp(A sum(dt))`` are ever formed, each with the sign
 the recurrence itself has: nothing is divided and no inverse decay appears, so
-strong decays underflow to zero instead of overflowing.
+strong decays underflow to zero instead of overflowing. Where states grow, with
+A > 0, the factor of a whole chunk may overflow although the states themselves,
+driven late or read early, do not; loop and C kernel give numbers there.
 
 Names: E is the number of channels per group, D = G E.
 """

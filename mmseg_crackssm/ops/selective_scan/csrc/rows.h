@@ -30,10 +30,12 @@ INLINE NAME(channel_rows) NAME(at_step)(NAME(channel_rows) rows, int64_t step)
  * arithmetic, a chunk ahead. */
 INLINE void NAME(prefetch)(NAME(channel_rows) rows, int64_t t)
 {
-    const int64_t line_steps = 64 / (int64_t)sizeof(real);
-    const int64_t lines = CHUNK_STEPS / line_steps;
-    const real *row = rows.first + t / lines % LANES * rows.stride;
-    __builtin_prefetch(row + t % lines * line_steps, 0, 3);
+    /* unsigned: shifts and masks, without a correction for signs */
+    const uint64_t step = (uint64_t)t, line_steps = 64 / sizeof(real);
+    const uint64_t lines = CHUNK_STEPS / line_steps;
+    const real *row =
+        rows.first + (int64_t)(step / lines % LANES) * rows.stride;
+    __builtin_prefetch(row + step % lines * line_steps, 0, 3);
 }
 
 /* LANES whole rows of LANES steps. Functions of their own: inlined, they

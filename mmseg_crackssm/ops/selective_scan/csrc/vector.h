@@ -376,11 +376,14 @@ INLINE void NAME(transpose)(vec *rows)
     (SHUFFLE(a, b, LANE_BLEND, s) +     \
      SHUFFLE(SHUFFLE(b, a, LANE_BLEND, s), a, LANE_SWAP, s))
 
-/* Lane i of the result: sum over lanes j = i mod 4 of x[i mod 4]. */
+/* Each quad of the result: the sums of x0, x1, x2, x3 over that quad. */
 INLINE vec NAME(sum_into_quads)(vec x0, vec x1, vec x2, vec x3)
 {
-    vec first = SUM_STAGE(x0, x1, 1), second = SUM_STAGE(x2, x3, 1);
-    return SUM_STAGE(first, second, 2);
+    vec first = SHUFFLE(x0, x1, LANE_PAIRS, 0) + SHUFFLE(x0, x1, LANE_PAIRS, 2);
+    vec second =
+        SHUFFLE(x2, x3, LANE_PAIRS, 0) + SHUFFLE(x2, x3, LANE_PAIRS, 2);
+    return SHUFFLE(first, second, LANE_HALVES, 0) +
+           SHUFFLE(first, second, LANE_HALVES, 2);
 }
 
 /* From results of sum_into_quads, LANES / 4 of them at x[0], x[stride], ...:
