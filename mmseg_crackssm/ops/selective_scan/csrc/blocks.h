@@ -91,6 +91,27 @@ static inline forward_plan plan_forward(const scan_call *call, int64_t lanes)
     };
 }
 
+/* The same for one path of a path_call, or for all of them where they are
+ * merged. */
+typedef struct {
+    const path_call *call;
+    int64_t n_separate; /* paths that are not added up */
+    int64_t n_parts;
+} path_plan;
+
+static inline path_plan plan_paths(const path_call *call, int64_t lanes)
+{
+    int64_t n_separate = call->merges ? 1 : call->n_paths;
+    int64_t n_blocks = divide_up(call->dim, lanes);
+    int64_t n_parts = divide_up(n_blocks, MAX_SHARED_BLOCKS);
+    /* Something to do for each thread; more tasks would share less. */
+    int64_t n_sequences = call->batch * n_separate;
+    n_parts = larger(
+        n_parts, smaller(divide_up(call->n_threads, n_sequences), n_blocks));
+    return (path_plan){
+        .call = call, .n_separate = n_separate, .n_parts = n_parts};
+}
+
 /* Where a block's saved states begin: [saved step][state][channel]. */
 static inline int64_t saved_states_offset(const scan_call *call,
                                           const channel_block *block)

@@ -17,41 +17,52 @@ typedef struct {
     int accumulates;         /* y holds the sum over earlier paths */
     vec bias, D;
     vec *weights;            /* [rank] of the step size */
+    real *numbers;           /* [step][rank dt, then B, then C] copied */
 } NAME(path_block);
 
-/* A chunk as in forward.h, with B and C together: [step][2][state]. */
-static size_t NAME(path_scratch_size)(const path_call *call)
+INLINE int64_t NAME(projected_width)(const path_call *call)
 {
-    size_t n = (size_t)call->n_states;
-    return (3 * STEP_ARRAY + 2 * n + (size_t)call->rank) * sizeof(vec) +
-           2 * n * CHUNK_STEPS * sizeof(real);
+    return call->rank + 2 * call->n_states;
 }
 
+static size_t NAME(path_scratch_size)(const path_call *call)
+{
+    size_t per_block = 2 * (size_t)call->n_states + (size_t)call->rank;
+    return (3 * STEP_ARRAY + MAX_SHARED_BLOCKS * per_block) * sizeof(vec) +
+           (size_t)NAME(projected_width)(call) * CHUNK_STEPS * sizeof(real);
+}
+
+/* A chunk as in forward.h, with B and C in the copied rows. For the block at
+ * this index among those that share these; rates, states and weights are its
+ * own, all else is overwritten by the next one. */
 INLINE NAME(forward_chunk)
-    NAME(lay_out_path)(const path_call *call, void *scratch,
+    NAME(lay_out_path)(const path_call *call, void *scratch, int64_t index,
                        NAME(path_block) *block)
 {
-    const int64_t n_states = call->n_states;
+    const int64_t n_states = call->n_states, rank = call->rank;
+    const int64_t per_block = 2 * n_states + rank;
     NAME(forward_chunk) chunk = {0};
     chunk.dt = scratch;
     chunk.input = chunk.dt + STEP_ARRAY;
     chunk.y = chunk.input + STEP_ARRAY;
-    chunk.rates = chunk.y + STEP_ARRAY;
+    vec *own = chunk.y + STEP_ARRAY;
+    block->numbers = (real *)(own + MAX_SHARED_BLOCKS * per_block);
+    chunk.rates = own + index * per_block;
     chunk.state = chunk.rates + n_states;
     block->weights = chunk.state + n_states;
-    chunk.B = (real *)(block->weights + call->rank);
+    chunk.B = block->numbers + rank;
     chunk.C = chunk.B + n_states;
-    chunk.step_stride = 2 * n_states;
+    chunk.step_stride = NAME(projected_width)(call);
     return chunk;
 }
 
-/* The lines of an input that a later chunk reads: the processor foresees the
- * rows of an image, not its columns or a sorted path. */
-INLINE void NAME(prefetch_token)(const NAME(path_block) *block, int64_t token)
+/* What a later chunk reads of `projected`: the processor foresees the rows of
+ * an image, not its columns or a sorted path. */
+INLINE void NAME(prefetch_projected)(const NAME(path_block) *block,
+                                     int64_t token)
 {
     const real *row = block->projected + token * block->projected_stride;
-    const int64_t width = block->call->rank + 2 * block->call->n_states;
-    __builtin_prefetch(block->tokens + token * block->token_stride, 0, 3);
+    const int64_t width = NAME(projected_width)(block->call);
     for (int64_t i = 0; i < width; i += 64 / (int64_t)sizeof(real))
         __builtin_prefetch(row + i, 0, 3);
     __builtin_prefetch(row + width - 1, 0, 3);
@@ -66,34 +77,56 @@ INLINE void NAME(copy_numbers)(const real *from, int64_t count, real *to)
         to[i] = from[i];
 }
 
+/* Copies `steps` steps of `projected`, for all blocks that share them. */
+static void NAME(copy_projected)(const NAME(path_block) *block,
+                                 const int64_t *path, int64_t steps,
+                                 int64_t steps_ahead)
+{
+    const int64_t width = NAME(projected_width)(block->call);
+    for (int64_t t = 0; t < steps; t++) {
+        NAME(copy_numbers)(block->projected +
+                               path[t] * block->projected_stride,
+                           width, block->numbers + t * width);
+        if (t < steps_ahead)
+            NAME(prefetch_projected)(block, path[t + CHUNK_STEPS]);
+    }
+}
+
+/* The steps that come after those of a chunk, and whose they are. */
+typedef struct {
+    const NAME(path_block) *block;
+    const int64_t *path;
+    int64_t steps; /* negative or 0: none */
+} NAME(next_steps);
+
 /* Loads `steps` steps of the path and computes dt, input and D * u. */
 static void NAME(load_path)(const NAME(path_block) *block,
                             const int64_t *path, int64_t steps,
-                            int64_t steps_ahead, NAME(forward_chunk) *chunk)
+                            NAME(next_steps) next,
+                            NAME(forward_chunk) *chunk)
 {
-    const path_call *call = block->call;
-    const int64_t rank = call->rank, n_states = call->n_states;
+    const int64_t rank = block->call->rank;
+    const int64_t width = NAME(projected_width)(block->call);
+    const real *numbers = block->numbers;
     vec longest = {0};
-    for (int64_t t = 0; t < steps; t++) {
-        const real *row =
-            block->projected + path[t] * block->projected_stride;
+    for (int64_t t = 0; t < steps; t++, numbers += width) {
         vec u = NAME(load_part)(block->tokens +
                                     path[t] * block->token_stride,
                                 block->n_channels);
         vec delta = block->bias;
         for (int64_t r = 0; r < rank; r++)
-            delta += block->weights[r] * NAME(broadcast)(row[r]);
+            delta += block->weights[r] * NAME(broadcast)(numbers[r]);
         vec dt = NAME(softplus)(delta, NAME(exp_minus_abs)(delta));
         longest = NAME(max)(dt, longest);
         chunk->dt[t] = dt;
         chunk->input[t] = dt * u;
         chunk->y[t] = block->D * u;
-        NAME(copy_numbers)(row + rank, 2 * n_states,
-                           chunk->B + t * 2 * n_states);
-        if (t < steps_ahead) {
-            const int64_t later = path[t + CHUNK_STEPS];
-            NAME(prefetch_token)(block, later);
-            __builtin_prefetch(block->y + later * block->y_stride, 1, 3);
+        if (t < next.steps) {
+            const int64_t token = next.path[t];
+            __builtin_prefetch(
+                next.block->tokens + token * block->token_stride, 0, 3);
+            __builtin_prefetch(next.block->y + token * block->y_stride, 1,
+                               3);
         }
     }
     chunk->has_small_exponents =
@@ -142,7 +175,7 @@ INLINE NAME(path_block)
     NAME(get_path_block)(const path_call *call,
                          const channel_block *channels, int64_t path)
 {
-    const int64_t width = call->rank + 2 * call->n_states;
+    const int64_t width = NAME(projected_width)(call);
     const int64_t first_token = channels->batch * call->length;
     return (NAME(path_block)){
         .call = call,
@@ -213,58 +246,95 @@ static void NAME(advance_path_all)(const NAME(forward_chunk) *chunk,
         NAME(advance_path_1)(chunk, n, begin, end);
 }
 
-static void NAME(run_path)(const path_call *call,
-                           const channel_block *channels, int64_t path,
-                           void *scratch)
+/* One chunk of one block, from loading to storing. */
+static void NAME(path_chunk_of)(const NAME(path_block) *block,
+                                const int64_t *path, int64_t steps,
+                                NAME(next_steps) next, real *saved,
+                                NAME(forward_chunk) *chunk)
+{
+    const int64_t n_states = block->call->n_states;
+    const int64_t segment = saved != NULL ? SAVED_EVERY : CHUNK_STEPS;
+    NAME(load_path)(block, path, steps, next, chunk);
+    for (int64_t t = 0; t < steps; t += segment) {
+        if (saved != NULL) {
+            NAME(save_states)(chunk->state, n_states, block->n_channels,
+                              saved);
+            saved += n_states * block->n_channels;
+        }
+        NAME(advance_path_all)(chunk, n_states, t,
+                               smaller(t + segment, steps));
+    }
+    NAME(store_path)(block, path, steps, chunk->y);
+}
+
+/* Neighbouring blocks along one path, chunk by chunk: what is copied of
+ * `projected` serves them all. */
+static void NAME(run_path)(const path_call *call, int64_t batch,
+                           int64_t first_block, int64_t n_blocks,
+                           int64_t path, void *scratch)
 {
     const int64_t n_states = call->n_states, length = call->length;
-    NAME(path_block) block = NAME(get_path_block)(call, channels, path);
-    block.y = (real *)call->y + NAME(output_offset)(call, channels, path);
-    block.y_stride = NAME(output_stride)(call);
-    block.accumulates = call->merges && path > 0;
-    NAME(forward_chunk) chunk = NAME(lay_out_path)(call, scratch, &block);
-    real *saved = NAME(saved_path_states)(call, channels, path);
-    chunk.steepest = NAME(load_path_parameters)(call, channels, path, &block,
-                                                chunk.rates);
-    for (int64_t n = 0; n < n_states; n++)
-        chunk.state[n] = (vec){0};
+    NAME(path_block) blocks[MAX_SHARED_BLOCKS];
+    NAME(forward_chunk) chunks[MAX_SHARED_BLOCKS];
+    real *saved[MAX_SHARED_BLOCKS];
+    for (int64_t i = 0; i < n_blocks; i++) {
+        const channel_block channels =
+            NAME(get_channels)(call, batch, first_block + i);
+        NAME(path_block) *block = &blocks[i];
+        *block = NAME(get_path_block)(call, &channels, path);
+        block->y =
+            (real *)call->y + NAME(output_offset)(call, &channels, path);
+        block->y_stride = NAME(output_stride)(call);
+        block->accumulates = call->merges && path > 0;
+        chunks[i] = NAME(lay_out_path)(call, scratch, i, block);
+        chunks[i].steepest = NAME(load_path_parameters)(
+            call, &channels, path, block, chunks[i].rates);
+        for (int64_t n = 0; n < n_states; n++)
+            chunks[i].state[n] = (vec){0};
+        saved[i] = NAME(saved_path_states)(call, &channels, path);
+    }
     for (int64_t start = 0; start < length; start += CHUNK_STEPS) {
+        const int64_t *tokens = blocks[0].path + start;
         const int64_t steps = smaller(length - start, CHUNK_STEPS);
-        const int64_t segment = saved != NULL ? SAVED_EVERY : CHUNK_STEPS;
-        NAME(load_path)(&block, block.path + start, steps,
-                        length - start - CHUNK_STEPS, &chunk);
-        for (int64_t t = 0; t < steps; t += segment) {
-            if (saved != NULL) {
-                NAME(save_states)(chunk.state, n_states,
-                                  channels->n_channels, saved);
-                saved += n_states * channels->n_channels;
-            }
-            NAME(advance_path_all)(&chunk, n_states, t,
-                                   smaller(t + segment, steps));
+        const int64_t steps_ahead = length - start - CHUNK_STEPS;
+        NAME(copy_projected)(&blocks[0], tokens, steps, steps_ahead);
+        for (int64_t i = 0; i < n_blocks; i++) {
+            const int is_last = i + 1 == n_blocks;
+            const NAME(next_steps) next = {
+                .block = &blocks[is_last ? 0 : i + 1],
+                .path = tokens + (is_last ? CHUNK_STEPS : 0),
+                .steps = is_last ? steps_ahead : steps,
+            };
+            real *place = saved[i];
+            if (place != NULL)
+                place += start / SAVED_EVERY * n_states *
+                         blocks[i].n_channels;
+            NAME(path_chunk_of)(&blocks[i], tokens, steps, next, place,
+                                &chunks[i]);
         }
-        NAME(store_path)(&block, block.path + start, steps, chunk.y);
     }
 }
 
 /* Paths whose results are added up belong to one task, in their order. */
 static void NAME(path_task)(const void *context, int64_t task, void *scratch)
 {
-    const path_call *call = context;
+    const path_plan *plan = context;
+    const path_call *call = plan->call;
     const int64_t n_blocks = divide_up(call->dim, LANES);
-    const int64_t index = task % n_blocks, rest = task / n_blocks;
-    const int64_t n_separate = call->merges ? 1 : call->n_paths;
-    const int64_t first_path = rest % n_separate;
-    const int64_t end = call->merges ? call->n_paths : first_path + 1;
-    const channel_block channels =
-        NAME(get_channels)(call, rest / n_separate, index);
-    for (int64_t path = first_path; path < end; path++)
-        NAME(run_path)(call, &channels, path, scratch);
+    const int64_t part = task % plan->n_parts, rest = task / plan->n_parts;
+    const int64_t first = n_blocks * part / plan->n_parts;
+    const int64_t end = n_blocks * (part + 1) / plan->n_parts;
+    const int64_t first_path = rest % plan->n_separate;
+    const int64_t end_path = call->merges ? call->n_paths : first_path + 1;
+    for (int64_t path = first_path; path < end_path; path++)
+        NAME(run_path)(call, rest / plan->n_separate, first, end - first,
+                       path, scratch);
 }
 
 static int NAME(run_paths)(const path_call *call)
 {
-    const int64_t n_separate = call->merges ? 1 : call->n_paths;
-    return run_tasks(NAME(path_task), call,
-                     call->batch * n_separate * divide_up(call->dim, LANES),
+    const path_plan plan = plan_paths(call, LANES);
+    return run_tasks(NAME(path_task), &plan,
+                     call->batch * plan.n_separate * plan.n_parts,
                      call->n_threads, NAME(path_scratch_size)(call));
 }

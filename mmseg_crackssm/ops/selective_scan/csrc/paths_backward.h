@@ -21,7 +21,7 @@ typedef struct {
 static size_t NAME(backward_path_scratch_size)(const path_call *call)
 {
     size_t rank = (size_t)call->rank;
-    size_t width = rank + 2 * (size_t)call->n_states;
+    size_t width = (size_t)NAME(projected_width)(call);
     return NAME(backward_scratch_size)(call->n_states) +
            rank * (sizeof(vec) + sizeof(NAME(long_sum))) +
            (rank + width) * CHUNK_STEPS * sizeof(real);
@@ -49,7 +49,9 @@ INLINE NAME(backward_chunk)
 INLINE void NAME(prefetch_gradients)(const NAME(backward_path_block) *block,
                                      int64_t token)
 {
-    NAME(prefetch_token)(&block->path, token);
+    NAME(prefetch_projected)(&block->path, token);
+    __builtin_prefetch(block->path.tokens + token * block->path.token_stride,
+                       0, 3);
     __builtin_prefetch(block->dy + token * block->dy_stride, 0, 3);
 }
 
@@ -61,7 +63,7 @@ static void NAME(load_backward_path)(const NAME(backward_path_block) *block,
 {
     const NAME(path_block) *from = &block->path;
     const int64_t rank = from->call->rank;
-    const int64_t width = rank + 2 * from->call->n_states;
+    const int64_t width = NAME(projected_width)(from->call);
     vec longest = {0};
     for (int64_t i = 0; i < width; i += LANES) {
         const int64_t count = smaller(width - i, LANES);
@@ -136,7 +138,7 @@ static void NAME(store_backward_path)(const NAME(backward_path_block) *block,
                                       NAME(backward_chunk) *chunk)
 {
     const path_call *call = block->path.call;
-    const int64_t width = call->rank + 2 * call->n_states;
+    const int64_t width = NAME(projected_width)(call);
     vec *rows_of_steps = chunk->grad_decay; /* no longer needed */
     for (int64_t t = 0; t < steps; t++)
         NAME(store_part)(block->dtokens + path[t] * block->dtokens_stride,
@@ -182,7 +184,7 @@ static void NAME(backward_path_block_of)(const path_call *call,
                                          int64_t path, void *scratch)
 {
     const int64_t n_states = call->n_states, length = call->length;
-    const int64_t width = call->rank + 2 * n_states;
+    const int64_t width = NAME(projected_width)(call);
     const int64_t first_token = channels->batch * length;
     const int64_t c = channels->first_channel;
     const int64_t saved_size = n_states * channels->n_channels;
