@@ -1,5 +1,40 @@
 /* The forward scan. A template like vector.h. */
 
+/* On a path: what comes after a chunk, to be prefetched meanwhile. The
+ * processor foresees the rows of an image, not its columns or a sorted path. */
+typedef struct {
+    /* the block that comes next, the lines of its steps */
+    const int64_t *path;
+    int64_t steps;
+    const real *tokens, *y;
+    int64_t token_stride, y_stride;
+    /* the chunk after this one, its rows of `projected` */
+    const int64_t *later_path;
+    int64_t later_steps;
+    const real *projected;
+    int64_t projected_stride, projected_width;
+} NAME(path_ahead);
+
+INLINE void NAME(prefetch_numbers)(const real *from, int64_t count)
+{
+    for (int64_t i = 0; i < count; i += 64 / (int64_t)sizeof(real))
+        __builtin_prefetch(from + i, 0, 3);
+    __builtin_prefetch(from + count - 1, 0, 3);
+}
+
+INLINE void NAME(prefetch_on_path)(const NAME(path_ahead) *ahead, int64_t t)
+{
+    if (t < ahead->steps) {
+        const int64_t token = ahead->path[t];
+        __builtin_prefetch(ahead->tokens + token * ahead->token_stride, 0, 3);
+        __builtin_prefetch(ahead->y + token * ahead->y_stride, 1, 3);
+    }
+    if (t < ahead->later_steps)
+        NAME(prefetch_numbers)(
+            ahead->projected + ahead->later_path[t] * ahead->projected_stride,
+            ahead->projected_width);
+}
+
 /* One chunk of one block, in the first-level cache. */
 typedef struct {
     vec *dt;     /* [step] */
@@ -13,6 +48,7 @@ typedef struct {
     int64_t step_stride; /* of B and C on a path: [step][2][state] */
     /* to prefetch meanwhile */
     NAME(channel_rows) next_u, next_delta, y_rows;
+    NAME(path_ahead) ahead;
 } NAME(forward_chunk);
 
 static size_t NAME(forward_scratch_size)(int64_t n_states)
@@ -64,6 +100,8 @@ INLINE void NAME(advance)(const NAME(forward_chunk) *chunk, int64_t n,
         if (!is_path) {
             NAME(prefetch)(next_delta, t);
             NAME(prefetch)(y_rows, t);
+        } else if (n == 0) {
+            NAME(prefetch_on_path)(&chunk->ahead, t);
         }
         UNROLL for (int k = 0; k < count; k++)
         {

@@ -56,18 +56,6 @@ INLINE NAME(forward_chunk)
     return chunk;
 }
 
-/* What a later chunk reads of `projected`: the processor foresees the rows of
- * an image, not its columns or a sorted path. */
-INLINE void NAME(prefetch_projected)(const NAME(path_block) *block,
-                                     int64_t token)
-{
-    const real *row = block->projected + token * block->projected_stride;
-    const int64_t width = NAME(projected_width)(block->call);
-    for (int64_t i = 0; i < width; i += 64 / (int64_t)sizeof(real))
-        __builtin_prefetch(row + i, 0, 3);
-    __builtin_prefetch(row + width - 1, 0, 3);
-}
-
 INLINE void NAME(copy_numbers)(const real *from, int64_t count, real *to)
 {
     int64_t i = 0;
@@ -79,30 +67,18 @@ INLINE void NAME(copy_numbers)(const real *from, int64_t count, real *to)
 
 /* Copies `steps` steps of `projected`, for all blocks that share them. */
 static void NAME(copy_projected)(const NAME(path_block) *block,
-                                 const int64_t *path, int64_t steps,
-                                 int64_t steps_ahead)
+                                 const int64_t *path, int64_t steps)
 {
     const int64_t width = NAME(projected_width)(block->call);
-    for (int64_t t = 0; t < steps; t++) {
+    for (int64_t t = 0; t < steps; t++)
         NAME(copy_numbers)(block->projected +
                                path[t] * block->projected_stride,
                            width, block->numbers + t * width);
-        if (t < steps_ahead)
-            NAME(prefetch_projected)(block, path[t + CHUNK_STEPS]);
-    }
 }
-
-/* The steps that come after those of a chunk, and whose they are. */
-typedef struct {
-    const NAME(path_block) *block;
-    const int64_t *path;
-    int64_t steps; /* negative or 0: none */
-} NAME(next_steps);
 
 /* Loads `steps` steps of the path and computes dt, input and D * u. */
 static void NAME(load_path)(const NAME(path_block) *block,
                             const int64_t *path, int64_t steps,
-                            NAME(next_steps) next,
                             NAME(forward_chunk) *chunk)
 {
     const int64_t rank = block->call->rank;
@@ -121,13 +97,6 @@ static void NAME(load_path)(const NAME(path_block) *block,
         chunk->dt[t] = dt;
         chunk->input[t] = dt * u;
         chunk->y[t] = block->D * u;
-        if (t < next.steps) {
-            const int64_t token = next.path[t];
-            __builtin_prefetch(
-                next.block->tokens + token * block->token_stride, 0, 3);
-            __builtin_prefetch(next.block->y + token * block->y_stride, 1,
-                               3);
-        }
     }
     chunk->has_small_exponents =
         NAME(exponents_are_small)(longest, chunk->steepest);
@@ -249,12 +218,11 @@ static void NAME(advance_path_all)(const NAME(forward_chunk) *chunk,
 /* One chunk of one block, from loading to storing. */
 static void NAME(path_chunk_of)(const NAME(path_block) *block,
                                 const int64_t *path, int64_t steps,
-                                NAME(next_steps) next, real *saved,
-                                NAME(forward_chunk) *chunk)
+                                real *saved, NAME(forward_chunk) *chunk)
 {
     const int64_t n_states = block->call->n_states;
     const int64_t segment = saved != NULL ? SAVED_EVERY : CHUNK_STEPS;
-    NAME(load_path)(block, path, steps, next, chunk);
+    NAME(load_path)(block, path, steps, chunk);
     for (int64_t t = 0; t < steps; t += segment) {
         if (saved != NULL) {
             NAME(save_states)(chunk->state, n_states, block->n_channels,
@@ -297,19 +265,28 @@ static void NAME(run_path)(const path_call *call, int64_t batch,
         const int64_t *tokens = blocks[0].path + start;
         const int64_t steps = smaller(length - start, CHUNK_STEPS);
         const int64_t steps_ahead = length - start - CHUNK_STEPS;
-        NAME(copy_projected)(&blocks[0], tokens, steps, steps_ahead);
+        NAME(copy_projected)(&blocks[0], tokens, steps);
         for (int64_t i = 0; i < n_blocks; i++) {
             const int is_last = i + 1 == n_blocks;
-            const NAME(next_steps) next = {
-                .block = &blocks[is_last ? 0 : i + 1],
+            const NAME(path_block) *next = &blocks[is_last ? 0 : i + 1];
+            chunks[i].ahead = (NAME(path_ahead)){
                 .path = tokens + (is_last ? CHUNK_STEPS : 0),
                 .steps = is_last ? steps_ahead : steps,
+                .tokens = next->tokens,
+                .y = next->y,
+                .token_stride = next->token_stride,
+                .y_stride = next->y_stride,
+                .later_path = tokens + CHUNK_STEPS,
+                .later_steps = i == 0 ? steps_ahead : 0,
+                .projected = next->projected,
+                .projected_stride = next->projected_stride,
+                .projected_width = NAME(projected_width)(call),
             };
             real *place = saved[i];
             if (place != NULL)
                 place += start / SAVED_EVERY * n_states *
                          blocks[i].n_channels;
-            NAME(path_chunk_of)(&blocks[i], tokens, steps, next, place,
+            NAME(path_chunk_of)(&blocks[i], tokens, steps, place,
                                 &chunks[i]);
         }
     }

@@ -49,7 +49,9 @@ INLINE NAME(backward_chunk)
 INLINE void NAME(prefetch_gradients)(const NAME(backward_path_block) *block,
                                      int64_t token)
 {
-    NAME(prefetch_projected)(&block->path, token);
+    NAME(prefetch_numbers)(
+        block->path.projected + token * block->path.projected_stride,
+        NAME(projected_width)(block->path.call));
     __builtin_prefetch(block->path.tokens + token * block->path.token_stride,
                        0, 3);
     __builtin_prefetch(block->dy + token * block->dy_stride, 0, 3);
