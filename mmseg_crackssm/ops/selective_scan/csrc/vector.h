@@ -73,7 +73,7 @@ INLINE vec NAME(max)(vec x, vec y)
     return (vec)_mm512_max_ps((__m512)x, (__m512)y);
 #elif LANES == 8
     return (vec)_mm256_max_ps((__m256)x, (__m256)y);
-#elif defined(__SSE2__) && !REAL_IS_DOUBLE
+#elif LANES == 4 && defined(__SSE2__) && !REAL_IS_DOUBLE
     return (vec)_mm_max_ps((__m128)x, (__m128)y);
 #else
     return NAME(select)(x > y, x, y);
@@ -82,11 +82,9 @@ INLINE vec NAME(max)(vec x, vec y)
 
 INLINE vec NAME(min)(vec x, vec y)
 {
-#if LANES == 16
-    return (vec)_mm512_min_ps((__m512)x, (__m512)y);
-#elif LANES == 8
+#if LANES == 8
     return (vec)_mm256_min_ps((__m256)x, (__m256)y);
-#elif defined(__SSE2__) && !REAL_IS_DOUBLE
+#elif LANES == 4 && defined(__SSE2__) && !REAL_IS_DOUBLE
     return (vec)_mm_min_ps((__m128)x, (__m128)y);
 #else
     return NAME(select)(x < y, x, y);
@@ -256,13 +254,10 @@ INLINE vec NAME(exp_minus_abs)(vec x)
 {
     const vec log2_of_e = NAME(broadcast)((real)LOG2_OF_E);
     vec minus_abs = -NAME(absolute)(x);
-#if LANES == 16
-    /* Below it is 0 all the same. */
-    minus_abs = NAME(max)(NAME(broadcast)(-128), minus_abs);
-    return NAME(exp2_of_product)(minus_abs, log2_of_e, 1);
-#else
-    return NAME(exp2_of_product)(minus_abs, log2_of_e, 0);
-#endif
+    const int is_small = LANES == 16;
+    if (is_small) /* Below it is 0 all the same. */
+        minus_abs = NAME(max)(NAME(broadcast)(-128), minus_abs);
+    return NAME(exp2_of_product)(minus_abs, log2_of_e, is_small);
 }
 
 /* Both functions are given e = exp_minus_abs(x). */
