@@ -11,9 +11,8 @@ NAMES = ('u', 'delta', 'A', 'B', 'C', 'D', 'delta_bias')
 # Of one elementary operation, in units of the rounding error: an exp or a
 # softplus is off by up to 4 of them in every backend.
 ROUNDINGS = 4
-# The torch backend takes exp(A sum(dt)) over a chunk of so many steps.
-CHUNK_STEPS = 16
-# Of the exponent dt A: a sum of 16 has up to 15 roundings.
+# Of the exponent dt A: the torch backend takes exp(A sum(dt)) over a chunk of
+# 16 steps, and a sum of 16 has up to 15 roundings.
 EXPONENT_ROUNDINGS = 5 * ROUNDINGS
 # Largest number, with room for products that a backend forms on its way.
 LARGEST = {torch.float32: 1e37, torch.float64: 1e300}
@@ -24,6 +23,7 @@ def error_bounds(
     dy: Tensor,
     delta_softplus: bool,
     precision: torch.dtype,
+    chunk_steps: int = 1,
 ) -> dict[str, Tensor]:
     """Largest error of the output and of each gradient, by element.
 
@@ -40,6 +40,7 @@ def error_bounds(
         dy: Gradient of the output.
         delta_softplus: Whether the steps pass a softplus.
         precision: What the backend computes in.
+        chunk_steps: Over how many steps the backend forms one decay.
 
     Returns:
         Bounds in the shapes of output ('y') and gradients. They are not
@@ -60,6 +61,7 @@ def error_bounds(
             rounding=rounding,
             tiny=tiny,
             largest=LARGEST[precision],
+            chunk_steps=chunk_steps,
         )
 
     exact = grown(rounding=0.0, tiny=0.0)
@@ -84,6 +86,7 @@ def _magnitudes(
     rounding: float,
     tiny: float,
     largest: float,
+    chunk_steps: int,
 ) -> dict[str, Tensor]:
     """Output and gradients with every term replaced by its magnitude.
 
@@ -94,6 +97,7 @@ def _magnitudes(
         rounding: Relative error of a rounding; 0 for the exact magnitudes.
         tiny: What an operation may lose besides.
         largest: What is larger becomes infinite.
+        chunk_steps: See :func:`error_bounds`.
     """
     step = ROUNDINGS * rounding
 
@@ -108,7 +112,7 @@ def _magnitudes(
         up(_grouped(inputs[name], groups).abs()).repeat_interleave(repeats, 1)
         for name in 'BC'
     )
-    dt, dt_error, slope = _steps(inputs, delta_softplus, step, tiny)
+    dt, dt_error, slope = steps_and_errors(inputs, delta_softplus, step, tiny)
     A = inputs['A']
     exponent = dt.unsqueeze(2) * A.unsqueeze(-1)
     exponent_error = (
@@ -117,7 +121,7 @@ def _magnitudes(
         + tiny * (dt.abs().unsqueeze(2) + A.abs().unsqueeze(-1))
     )
     decay = up(torch.exp(exponent + exponent_error))
-    overflows = _chunk_growth(exponent) > math.log(largest)
+    overflows = _chunk_growth(exponent, chunk_steps) > math.log(largest)
     decay = torch.where(overflows, torch.inf, decay)
     dt = up(dt.abs() + dt_error)
     drive = up(dt * u)
@@ -155,7 +159,7 @@ def _magnitudes(
     return {name: up(x) for name, x in result.items()}
 
 
-def _steps(
+def steps_and_errors(
     inputs: dict[str, Tensor],
     delta_softplus: bool,
     step: float,
@@ -178,16 +182,15 @@ def _steps(
     )
 
 
-def _chunk_growth(exponent: Tensor) -> Tensor:
+def _chunk_growth(exponent: Tensor, steps: int) -> Tensor:
     """Logarithm of the largest decay of a chunk that each step may be part of.
 
     Where states grow, that of a whole chunk may leave the range although the
     states, driven late or read early, do not.
     """
     growth = exponent.clamp_min(0).nan_to_num(nan=0.0, posinf=torch.inf)
-    border = CHUNK_STEPS - 1
-    chunks = F.pad(growth, (border, border)).unfold(-1, CHUNK_STEPS, 1)
-    return chunks.sum(-1).unfold(-1, CHUNK_STEPS, 1).amax(-1)
+    chunks = F.pad(growth, (steps - 1, steps - 1)).unfold(-1, steps, 1)
+    return chunks.sum(-1).unfold(-1, steps, 1).amax(-1)
 
 
 def _accumulate(

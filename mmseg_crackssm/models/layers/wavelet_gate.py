@@ -53,8 +53,11 @@ class WaveletGate(nn.Module):
         Returns:
             The gated feature (B, C, H, W).
         """
-        hidden = conv_norm(bands, self.gates[0], self.gates[1])
-        gate = self.gates[2:](hidden).mean(dim=1, keepdim=True)
+        conv, norm, *layers = self.gates
+        gate = conv_norm(bands, conv, norm)
+        for layer in layers:
+            gate = layer(gate)
+        gate = gate.mean(dim=1, keepdim=True)
         gate = resize(
             gate, size=x.shape[-2:], mode='bilinear', align_corners=False
         )

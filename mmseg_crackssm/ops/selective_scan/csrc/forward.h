@@ -45,7 +45,7 @@ typedef struct {
     vec *state;  /* [state] */
     int has_small_exponents;
     real *B, *C; /* [state][CHUNK_STEPS] */
-    int64_t step_stride; /* of B and C on a path: [step][2][state] */
+    int64_t step_stride; /* of B and C on a path, see path_block.numbers */
     /* to prefetch meanwhile */
     NAME(channel_rows) next_u, next_delta, y_rows;
     NAME(path_ahead) ahead;

@@ -25,11 +25,8 @@
 #undef LANE_HALVES
 #undef LANE_QUADS
 #undef LANE_EVERY_OTHER_QUAD
-#undef LANE_BLEND
-#undef LANE_SWAP
 #undef LANE_LIST
 #undef SHUFFLE
-#undef SUM_STAGE
 #undef GROUP
 #undef SEGMENT_VECTORS
 #undef LANES

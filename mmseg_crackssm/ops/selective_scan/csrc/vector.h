@@ -303,10 +303,6 @@ INLINE vec NAME(sigmoid)(vec x, vec e)
 #define LANE_EVERY_OTHER_QUAD(j, s)                    \
     (((j) % (LANES / 2)) / 4 * 8 + (j) % 4 + 4 * (s) + \
      (j) / (LANES / 2) * LANES)
-/* b where bit s of the lane's index is set. */
-#define LANE_BLEND(j, s) (((j) & (s)) ? LANES + (j) : (j))
-/* Lanes s apart change places. */
-#define LANE_SWAP(j, s) ((j) ^ (s))
 #if LANES == 16
 #define LANE_LIST(f, s)                                                     \
     f(0, s), f(1, s), f(2, s), f(3, s), f(4, s), f(5, s), f(6, s), f(7, s), \
@@ -364,17 +360,11 @@ INLINE void NAME(transpose)(vec *rows)
 #endif
 }
 
-/* One stage of a sum over lanes: lanes whose index has bit s hold sums of b,
- * the others sums of a, over the two lanes that differ in that bit. Blends
- * are cheaper than two-vector shuffles: one shuffle per stage. */
-#define SUM_STAGE(a, b, s)              \
-    (SHUFFLE(a, b, LANE_BLEND, s) +     \
-     SHUFFLE(SHUFFLE(b, a, LANE_BLEND, s), a, LANE_SWAP, s))
-
 /* Each quad of the result: the sums of x0, x1, x2, x3 over that quad. */
 INLINE vec NAME(sum_into_quads)(vec x0, vec x1, vec x2, vec x3)
 {
-    vec first = SHUFFLE(x0, x1, LANE_PAIRS, 0) + SHUFFLE(x0, x1, LANE_PAIRS, 2);
+    vec first =
+        SHUFFLE(x0, x1, LANE_PAIRS, 0) + SHUFFLE(x0, x1, LANE_PAIRS, 2);
     vec second =
         SHUFFLE(x2, x3, LANE_PAIRS, 0) + SHUFFLE(x2, x3, LANE_PAIRS, 2);
     return SHUFFLE(first, second, LANE_HALVES, 0) +
@@ -386,13 +376,19 @@ INLINE vec NAME(sum_into_quads)(vec x0, vec x1, vec x2, vec x3)
 INLINE vec NAME(sum_quads)(const vec *x, int stride)
 {
 #if LANES == 16
-    vec first = SUM_STAGE(x[0], x[stride], 4);
-    vec second = SUM_STAGE(x[2 * stride], x[3 * stride], 4);
-    return SUM_STAGE(first, second, 8);
+    const vec *y = x + 2 * stride;
+    vec first = SHUFFLE(x[0], x[stride], LANE_QUADS, 0) +
+                SHUFFLE(x[0], x[stride], LANE_QUADS, 2);
+    vec second = SHUFFLE(y[0], y[stride], LANE_QUADS, 0) +
+                 SHUFFLE(y[0], y[stride], LANE_QUADS, 2);
 #elif LANES == 8
-    return SUM_STAGE(x[0], x[stride], 4);
+    vec first = x[0], second = x[stride];
 #else
     (void)stride;
     return x[0];
+#endif
+#if LANES > 4
+    return SHUFFLE(first, second, LANE_EVERY_OTHER_QUAD, 0) +
+           SHUFFLE(first, second, LANE_EVERY_OTHER_QUAD, 1);
 #endif
 }
