@@ -141,7 +141,7 @@ class AdaptiveTokenReordering(nn.Module):
         )
         # (B, K, 1, L): the key of each direction along its own snake.
         key = gather_tokens(key.flatten(2).unsqueeze(2), snakes).squeeze(2)
-        rank, _ = intensity_order(key)
+        rank = intensity_order(key)
         return snakes.expand_as(rank).gather(-1, rank)
 
     def forward(self, x: Tensor, direction_map: Tensor) -> Tensor:
