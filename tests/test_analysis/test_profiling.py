@@ -3,6 +3,10 @@ import time
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import (
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 from mmseg_crackssm.analysis.profiling import (
     KINDS,
@@ -11,6 +15,7 @@ from mmseg_crackssm.analysis.profiling import (
     time_modules,
     time_operators,
 )
+from mmseg_crackssm.models.layers.conv_norm import has_hooks
 from mmseg_crackssm.ops import selective_scan
 
 
@@ -49,7 +54,8 @@ def test_self_time_of_modules(clock):
             child(None)
 
     rows = time_modules(model, call, rounds=3)
-    assert {row['module']: row['self_s'] for row in rows} == {
+    seconds = {row['module']: row['self_s'] for row in rows}
+    assert seconds == {
         'inner.1': 4.0,
         'inner.0': 2.0,
         'inner.0.inner.0': 2.0,
@@ -63,8 +69,20 @@ def test_self_time_of_modules(clock):
         'inner.0.inner.0': 2,
         OUTSIDE: 1,
     }
-    assert not any(m._forward_hooks for m in model.modules())
-    assert not any(m._forward_pre_hooks for m in model.modules())
+    assert not _global_forward_hooks and not _global_forward_pre_hooks
+
+
+def test_timed_modules_run_as_without_a_watch():
+    """Layers that join others do not where hooks wait for their output."""
+    layer = nn.Linear(2, 2)
+    seen = []
+
+    def call():
+        layer(torch.randn(1, 2))
+        seen.append(has_hooks(layer))
+
+    time_modules(nn.Sequential(layer), call, rounds=2)
+    assert seen == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +111,7 @@ def test_self_time_of_modules(clock):
         ('aten::sum', 'other'),
         ('aten::no_such_operator', 'other'),
         ('crackssm::selective_scan', 'scan'),
+        ('crackssm::intensity_argsort', 'sort'),
     ],
 )
 def test_kind_of_operator(name, kind):
