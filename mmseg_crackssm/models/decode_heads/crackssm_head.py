@@ -11,7 +11,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...ops import dwt2
-from ..layers.conv_norm import ConvModule
+from ..layers.conv_norm import ConvModule, has_hooks
 from ..layers.gro import GlobalReoptimization
 from ..layers.wavelet_gate import WaveletGate
 from .one_logit_head import OneLogitHead
@@ -248,10 +248,17 @@ class CrackSSMHead(OneLogitHead):
         ):
             level_size = size if skip is None else skip.shape[-2:]
             x = level(x, skip=skip, size=level_size, bands=high_bands)
-        if self.gro is not None:
-            x = self.gro(x, structure=torch.stack(bands).mean(dim=0))
-        logits = F.pixel_shuffle(self.cls_seg(x), upscale_factor=2)
+        logits = F.pixel_shuffle(self._classify(x, bands), upscale_factor=2)
         return logits[..., : image.shape[-2], : image.shape[-1]]
+
+    def _classify(self, x: Tensor, bands: Sequence[Tensor]) -> Tensor:
+        if self.gro is None:
+            return self.cls_seg(x)
+        structure = torch.stack(tuple(bands)).mean(dim=0)
+        drops = self.training and self.dropout is not None
+        if drops or has_hooks(self.gro):
+            return self.cls_seg(self.gro(x, structure))
+        return self.gro(x, structure, then=self.conv_seg)
 
     def _check_image(self, finest: Tensor, image: Tensor) -> None:
         expected = self.in_channels[4]

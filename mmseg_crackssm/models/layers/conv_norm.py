@@ -1,12 +1,14 @@
 """Convolutions that take the normalisation behind them into their weights."""
 
-from itertools import chain
-
 import torch.nn as nn
 from mmcv.cnn import ConvModule as MMCVConvModule
 from mmcv.cnn.bricks.conv_module import efficient_conv_bn_eval_forward
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from .pointwise import PointwiseConv2d
+
+_PLAIN_CONVS = (nn.Conv2d, PointwiseConv2d)
 
 
 def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
@@ -25,7 +27,7 @@ def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     Returns:
         (B, C_out, H', W').
     """
-    if _is_foldable(conv, norm):
+    if is_foldable(conv, norm):
         return efficient_conv_bn_eval_forward(norm, conv, x)
     return norm(conv(x))
 
@@ -72,19 +74,38 @@ class ConvModule(MMCVConvModule):
         return x
 
 
-def _is_foldable(conv: nn.Module, norm: nn.Module) -> bool:
+def is_foldable(conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether :func:`conv_norm` takes the normalisation into the weights.
+
+    Args:
+        conv: The convolution.
+        norm: The normalisation.
+    """
     return (
-        # no subclass, which may do something else with its weights
-        type(conv) is nn.Conv2d
+        is_plain_conv(conv)
         and isinstance(norm, _BatchNorm)
         and not norm.training
         and norm.running_var is not None
-        and not any(
-            chain(
-                conv._forward_hooks,
-                conv._forward_pre_hooks,
-                norm._forward_hooks,
-                norm._forward_pre_hooks,
-            )
-        )
+        and not has_hooks(norm)
     )
+
+
+def is_plain_conv(module: nn.Module) -> bool:
+    """Whether its weights say all that a module does.
+
+    Other subclasses of ``Conv2d`` may do something else with them, and hooks
+    wait for the module's output.
+
+    Args:
+        module: Any.
+    """
+    return type(module) in _PLAIN_CONVS and not has_hooks(module)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether hooks wait for a module's forward.
+
+    Args:
+        module: Any.
+    """
+    return bool(module._forward_hooks or module._forward_pre_hooks)

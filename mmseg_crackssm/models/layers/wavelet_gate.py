@@ -5,7 +5,8 @@ from mmcv.cnn import build_norm_layer
 from mmseg.models.utils import resize
 from torch import Tensor
 
-from .conv_norm import conv_norm
+from .conv_norm import conv_norm, has_hooks, is_foldable
+from .pointwise import PointwiseConv2d
 
 NUM_BANDS = 3
 
@@ -35,10 +36,12 @@ class WaveletGate(nn.Module):
         hidden = NUM_BANDS * channels
         # Grouped: each band has convolutions of its own, in one call.
         self.gates = nn.Sequential(
-            nn.Conv2d(NUM_BANDS * image_channels, hidden, 1, groups=NUM_BANDS),
+            PointwiseConv2d(
+                NUM_BANDS * image_channels, hidden, groups=NUM_BANDS
+            ),
             build_norm_layer(norm_cfg or dict(type='BN'), hidden)[1],
             nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, NUM_BANDS, 1, groups=NUM_BANDS),
+            PointwiseConv2d(hidden, NUM_BANDS, groups=NUM_BANDS),
             nn.Sigmoid(),
         )
 
@@ -53,12 +56,55 @@ class WaveletGate(nn.Module):
         Returns:
             The gated feature (B, C, H, W).
         """
+        size = x.shape[-2:]
+        gate = self._open(bands, size).mean(dim=1, keepdim=True)
+        if gate.shape[-2:] != size:
+            gate = resize(
+                gate, size=size, mode='bilinear', align_corners=False
+            )
+        return x * (1 + gate)
+
+    def _open(self, bands: Tensor, size: tuple[int, int]) -> Tensor:
+        """The gates (B, 3, h', w') that, resized, are those of this size."""
         conv, norm, *layers = self.gates
-        gate = conv_norm(bands, conv, norm)
+        # Other normalisations than a folded one look at the whole map, and
+        # hooks may.
+        if not is_foldable(conv, norm) or any(
+            map(has_hooks, self.gates.modules())
+        ):
+            return self.gates(bands)
+        gate = conv_norm(pixels_read(bands, size), conv, norm)
         for layer in layers:
             gate = layer(gate)
-        gate = gate.mean(dim=1, keepdim=True)
-        gate = resize(
-            gate, size=x.shape[-2:], mode='bilinear', align_corners=False
+        return gate
+
+
+def pixels_read(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Leave out pixels that bilinear resizing to ``size`` does not read.
+
+    It reads four pixels per target pixel. To an even part of the size they
+    are the middle ones of each block, and resizing what is left gives the
+    same.
+
+    Args:
+        x: Map (B, C, h, w).
+        size: (H, W).
+
+    Returns:
+        (B, C, 2 * H, 2 * W) if h / H = w / W is even, else ``x``.
+    """
+    height, width = size
+    scale = x.shape[-1] // width
+    if (
+        scale < 4
+        or scale % 2
+        or x.shape[-2:]
+        != (
+            scale * height,
+            scale * width,
         )
-        return x * (1 + gate)
+    ):
+        return x
+    middle = slice(scale // 2 - 1, scale // 2 + 1)
+    blocks = x.unflatten(-1, (width, scale)).unflatten(-3, (height, scale))
+    return blocks[..., middle, :, middle].flatten(-2).flatten(-3, -2)

@@ -124,3 +124,22 @@ def test_missing_image_is_explained():
         build_head()(inputs[:4])
     with pytest.raises(ValueError, match='five in_channels'):
         CrackSSMHead(in_channels=(8, 16, 32, 64))
+
+
+def test_hooks_on_gro_see_the_feature():
+    head = build_head().eval()
+    inputs = head_inputs()
+    expected = head(inputs)
+    seen = []
+    with head.gro.register_forward_hook(lambda *args: seen.append(args[2])):
+        logits = head(inputs)
+    assert seen[0].shape == (2, 8, 24, 32)
+    torch.testing.assert_close(logits, expected)
+
+
+def test_dropout_drops_channels_of_the_feature():
+    head = build_head(dropout_ratio=0.5)
+    inputs = head_inputs()
+    assert not torch.equal(head(inputs), head(inputs))
+    head.eval()
+    assert torch.equal(head(inputs), head(inputs))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn as nn
 
 from checks import untrained_parameters
 from mmseg_crackssm.models.layers import GlobalReoptimization
@@ -32,3 +33,65 @@ def test_formula_by_hand():
     edges = torch.tensor([10.0, 10.0, 0.0])
     expected = (1 - s) * x.flatten() + s * edges
     torch.testing.assert_close(gro(x, structure).flatten(), expected)
+
+
+def watched(module):
+    """The context of a hook, with which all layers run by themselves."""
+    return module.register_forward_hook(lambda *_: None)
+
+
+@pytest.mark.parametrize('layout', ('contiguous_format', 'channels_last'))
+@pytest.mark.parametrize('bias', (None, False, True))
+def test_multiplied_weights_give_what_the_layers_give(bias, layout):
+    """Output and gradients, with a convolution behind or without."""
+    torch.manual_seed(0)
+    gro = GlobalReoptimization(channels=8, latent_channels=5).double()
+    then = None if bias is None else nn.Conv2d(8, 3, 1, bias=bias).double()
+    x = torch.randn(2, 8, 6, 7, dtype=torch.float64).contiguous(
+        memory_format=getattr(torch, layout)
+    )
+    structure = torch.randn(2, 3, 6, 7, dtype=torch.float64)
+    inputs = [x.requires_grad_(), structure.requires_grad_()]
+    inputs += gro.parameters()
+    if then is not None:
+        inputs += then.parameters()
+
+    fast = gro(x, structure, then=then)
+    with watched(gro.similarity):
+        slow = gro(x, structure, then=then)
+    dy = torch.randn_like(slow)
+    assert not torch.equal(fast, slow)  # two ways, or the test is void
+    torch.testing.assert_close(fast, slow)
+    torch.testing.assert_close(
+        torch.autograd.grad(fast, inputs, dy),
+        torch.autograd.grad(slow, inputs, dy),
+    )
+
+
+@pytest.mark.parametrize(
+    'name', ('project_feature', 'project_edges', 'similarity.1', 'then')
+)
+def test_hooks_see_their_layers(name):
+    gro = GlobalReoptimization(channels=8)
+    then = nn.Conv2d(8, 3, 1)
+    seen = []
+    layer = then if name == 'then' else gro.get_submodule(name)
+    with layer.register_forward_hook(lambda *args: seen.append(args[2])):
+        gro(torch.randn(1, 8, 4, 4), torch.randn(1, 3, 4, 4), then=then)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    'then',
+    (
+        nn.Conv2d(8, 3, 3, padding=1),
+        nn.Conv2d(8, 4, 1, groups=2),
+        nn.Conv2d(8, 3, 1, padding=1),
+        nn.Sequential(nn.Conv2d(8, 3, 1), nn.ReLU()),
+    ),
+)
+def test_any_other_layer_behind_it_runs_as_it_is(then):
+    gro = GlobalReoptimization(channels=8)
+    x, structure = torch.randn(1, 8, 4, 4), torch.randn(1, 3, 4, 4)
+    expected = then(gro(x, structure))
+    torch.testing.assert_close(gro(x, structure, then=then), expected)

@@ -3,6 +3,7 @@ import torch
 
 from checks import untrained_parameters
 from mmseg_crackssm.models.layers import WaveletGate
+from mmseg_crackssm.models.layers.wavelet_gate import pixels_read
 
 
 @pytest.mark.parametrize('size', [(6, 6), (7, 11)])
@@ -37,3 +38,50 @@ def test_each_band_has_its_own_gate():
     bands[:, 1] += 1
     changed = (gate.gates(bands) != before).any(-1).any(-1)[0]
     assert changed.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize('layout', ('contiguous_format', 'channels_last'))
+@pytest.mark.parametrize(
+    'size',
+    [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3), (8, 24), (11, 16), (7, 5)],
+)
+def test_pixels_that_are_not_read_need_no_gate(size, layout):
+    torch.manual_seed(0)
+    gate = WaveletGate().eval()
+    gate.gates[1].running_mean.normal_()
+    bands = torch.randn(2, 9, 32, 48).contiguous(
+        memory_format=getattr(torch, layout)
+    )
+    x = torch.randn(2, 4, *size)
+    seen = []
+    # Who watches the gates sees all of them.
+    with gate.gates[-1].register_forward_hook(
+        lambda *args: seen.append(args[2])
+    ):
+        expected = gate(x, bands)
+    assert seen[0].shape == (2, 3, 32, 48)
+    torch.testing.assert_close(gate(x, bands), expected)
+
+
+def test_how_many_pixels_are_read():
+    bands = torch.randn(1, 9, 32, 48)
+    shapes = {
+        size: pixels_read(bands, size).shape[-2:]
+        for size in ((32, 48), (16, 24), (8, 12), (4, 6), (8, 24), (2, 4))
+    }
+    assert shapes == {
+        (32, 48): (32, 48),
+        (16, 24): (32, 48),
+        (8, 12): (16, 24),
+        (4, 6): (8, 12),
+        (8, 24): (32, 48),
+        (2, 4): (32, 48),
+    }
+
+
+def test_statistics_of_a_batch_are_those_of_the_whole_map():
+    gate = WaveletGate().train()
+    bands = torch.randn(2, 9, 32, 48)
+    gate(torch.randn(2, 4, 4, 6), bands)
+    mean = gate.gates[0](bands).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(gate.gates[1].running_mean, 0.1 * mean)
