@@ -13,6 +13,7 @@ from mmseg.structures import SegDataSample
 from ..apis.config import load_config
 from ..apis.errors import UsageError
 from ..apis.inference import init_model
+from ..engine.optimizers import build_optimizer
 from .bare_backbones import BACKBONES, build_backbone
 from .flops import count_channels, count_flops, infer
 
@@ -141,7 +142,9 @@ def make_training(
     labels = torch.randint(model.num_classes, (batch, *shape), device=device)
     samples = [_label_sample(label) for label in labels]
     if candidate.optimizer is None:
-        candidate.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+        candidate.optimizer = build_optimizer(
+            dict(type='AdamW', params=model.parameters(), lr=1e-5)
+        )
     optimizer = candidate.optimizer
 
     def run_training_step() -> None:

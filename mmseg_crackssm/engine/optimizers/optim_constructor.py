@@ -2,12 +2,10 @@ from collections.abc import Mapping
 
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmseg.registry import (
-    OPTIM_WRAPPER_CONSTRUCTORS,
-    OPTIM_WRAPPERS,
-    OPTIMIZERS,
-)
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import nn
+
+from .build_optimizer import build_optimizer
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -18,6 +16,7 @@ class NoDecayOptimWrapperConstructor:
     parameters named in ``no_decay`` are not decayed. mmengine's default
     constructor can say the same, but makes one group for each parameter,
     which slows the optimiser down and writes two log lines for each of them.
+    The optimiser is fused where torch has that (:func:`build_optimizer`).
 
     Args:
         optim_wrapper_cfg: Config of the optimiser wrapper, with the key
@@ -55,7 +54,7 @@ class NoDecayOptimWrapperConstructor:
             dict(params=decay),
             dict(params=no_decay, weight_decay=0.0),
         ]
-        optimizer = OPTIMIZERS.build(
+        optimizer = build_optimizer(
             dict(
                 self.optimizer_cfg,
                 params=[group for group in groups if group['params']],

@@ -1,13 +1,16 @@
 import pytest
 import torch
-from mmseg.registry import OPTIM_WRAPPERS
+from mmseg.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
 from mmseg_crackssm.engine import (
     BFloat16OptimWrapper,
     NoDecayOptimWrapperConstructor,
 )
-from mmseg_crackssm.engine.optimizers import amp_optim_wrapper
+from mmseg_crackssm.engine.optimizers import (
+    amp_optim_wrapper,
+    build_optimizer,
+)
 
 
 class Model(nn.Module):
@@ -43,6 +46,66 @@ def test_vectors_and_named_parameters_are_not_decayed():
     }
     assert len(groups) == 2
     assert 'optimizer' in CFG and 'params' not in CFG['optimizer']
+
+
+def steps(cfg):
+    """Parameters after three steps of an optimiser."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    optimizer = build_optimizer(dict(cfg, params=model.parameters()))
+    x = torch.randn(5, 3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        optimizer.step()
+    return optimizer, model.weight.detach()
+
+
+def test_fused_steps_are_those_of_the_loop():
+    cfg = dict(type='AdamW', lr=0.1, weight_decay=0.3)
+    loop, expected = steps(dict(cfg, fused=False))
+    fused, weight = steps(cfg)
+    assert loop.defaults['fused'] is False
+    assert fused.defaults['fused'] is has_fused_adamw()
+    torch.testing.assert_close(weight, expected)
+
+
+def has_fused_adamw():
+    """Torch has it on the CPU from release 2.4 on."""
+    major, minor = torch.__version__.split('.')[:2]
+    return True if (int(major), int(minor)) >= (2, 4) else None
+
+
+@pytest.mark.parametrize(
+    'cfg',
+    (
+        dict(type='AdamW', lr=0.1, foreach=True),
+        dict(type='Rprop', lr=0.1),
+    ),
+)
+def test_what_is_asked_for_and_what_cannot_be_is_not_fused(cfg):
+    optimizer, _ = steps(cfg)
+    assert not optimizer.defaults.get('fused')
+
+
+def test_not_fused_where_torch_cannot(monkeypatch):
+    class OldAdamW(torch.optim.AdamW):
+        def __init__(self, params, lr, fused=None):
+            if fused:
+                raise RuntimeError('`fused=True` requires CUDA')
+            super().__init__(params, lr=lr)
+
+    monkeypatch.setitem(OPTIMIZERS.module_dict, 'OldAdamW', OldAdamW)
+    optimizer, weight = steps(dict(type='OldAdamW', lr=0.1))
+    assert type(optimizer) is OldAdamW and weight.isfinite().all()
+
+
+def test_training_goes_on_from_a_loop_s_state():
+    cfg = dict(type='AdamW', lr=0.1)
+    loop, _ = steps(dict(cfg, fused=False))
+    fused, _ = steps(cfg)
+    fused.load_state_dict(loop.state_dict())
+    fused.step()
 
 
 def test_unknown_keys_are_refused():
