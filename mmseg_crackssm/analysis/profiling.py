@@ -30,7 +30,7 @@ _KIND_PATTERNS = {
     r'|^matmul$|attention|^_scaled_mm$',
     'sort': r'sort$|^topk$|^kthvalue$',
     'gather/scatter': r'gather|scatter|index|^take|embedding',
-    'norm': r'(batch|layer|group|instance|rms)_norm',
+    'norm': r'(batch|layer|group|instance|rms|gated)_norm',
     'resize and pool': r'upsample|pool|grid_sample',
     'copy': r'copy|^clone$|^contiguous$|^to$|^cat$|^stack$|_pad|^pad|^roll$'
     r'|^flip$|^repeat|col2im|im2col',

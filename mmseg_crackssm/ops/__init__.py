@@ -11,6 +11,7 @@ from .scan_order import (
 )
 from .selective_scan import (
     available_backends,
+    gated_norm,
     resolve_backend,
     selective_scan,
     selective_scan_paths,
@@ -24,6 +25,7 @@ __all__ = [
     'adaptive_sample',
     'available_backends',
     'dwt2',
+    'gated_norm',
     'gather_tokens',
     'intensity_order',
     'inverse_order',

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from .conv_norm import has_hooks
+
 
 # In the root registry, where mmcv's layers find it from any scope.
 @MODELS.register_module('LN2d')
@@ -48,8 +50,48 @@ class Linear2d(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_features, H, W) to (B, out_features, H, W)."""
         if x.device.type == 'cpu':
-            return F.conv2d(x, self.weight[:, :, None, None], self.bias)
+            return F.conv2d(x, as_kernel(self.weight), self.bias)
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def split_outputs(
+    layer: nn.Module, x: Tensor, parts: int
+) -> tuple[Tensor, ...]:
+    """``layer(x).chunk(parts, dim=1)``.
+
+    Of a :class:`Linear2d` on the CPU each part lies in one piece: what reads
+    it does not make a copy first.
+
+    Args:
+        layer: Maps (B, C, H, W) to (B, C', H, W).
+        x: (B, C, H, W).
+        parts: Divides C'.
+
+    Returns:
+        ``parts`` maps (B, C' / parts, H, W).
+    """
+    is_plain = type(layer) is Linear2d and not has_hooks(layer)
+    if x.device.type != 'cpu' or not is_plain:
+        return layer(x).chunk(parts, dim=1)
+    biases = [None] * parts
+    if layer.bias is not None:
+        biases = layer.bias.chunk(parts)
+    return tuple(
+        F.conv2d(x, as_kernel(weight), bias)
+        for weight, bias in zip(layer.weight.chunk(parts), biases, strict=True)
+    )
+
+
+def as_kernel(weight: Tensor) -> Tensor:
+    """The weights (out, in) of a linear layer as those of a 1×1 convolution.
+
+    Args:
+        weight: (out, in).
+
+    Returns:
+        (out, in, 1, 1), a view.
+    """
+    return weight.view(*weight.shape, 1, 1)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops import resolve_backend, selective_scan, selective_scan_paths
+from .patch_layers import as_kernel
 
 SCAN_DTYPES = dict(float32=torch.float32, float64=torch.float64)
 """Precisions that the recurrence may be asked to run in."""
@@ -220,7 +221,7 @@ class S6(nn.Module):
         dtype = torch.promote_types(x.dtype, self.scan_dtype)
         # The projections of all paths at once; as a convolution, which
         # outruns a matrix product on many processors.
-        weight = self.x_proj_weight.flatten(0, 1)[:, :, None, None]
+        weight = as_kernel(self.x_proj_weight.flatten(0, 1))
         projected = F.conv2d(x, weight).permute(0, 2, 3, 1).flatten(1, 2)
         y = selective_scan_paths(
             x.permute(0, 2, 3, 1).flatten(1, 2).to(dtype),

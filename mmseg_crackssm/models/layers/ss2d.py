@@ -7,8 +7,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...ops import scan_order
-from .patch_layers import LayerNorm2d, Linear2d
+from ...ops import gated_norm, scan_order
+from .conv_norm import has_hooks
+from .patch_layers import LayerNorm2d, Linear2d, split_outputs
 from .s6 import S6
 
 NUM_SCANS = 4
@@ -125,11 +126,27 @@ class SS2D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the pixels of (B, C, H, W); the shape is kept."""
-        x = self.in_proj(x)
+        z = None
         if self.gate:
-            x, z = x.chunk(2, dim=1)
+            x, z = split_outputs(self.in_proj, x, parts=2)
+        else:
+            x = self.in_proj(x)
         x = F.silu(self.conv(x))
-        x = self.out_norm(scan_cross(self.s6, x))
-        if self.gate:
-            x = x * F.silu(z)
+        scanned = scan_cross(self.s6, x)
+        if z is None:
+            x = self.out_norm(scanned)
+        elif self.s6.fuses(x):
+            x = _normalise_and_gate(scanned, z, self.out_norm)
+        else:
+            x = self.out_norm(scanned) * F.silu(z)
         return self.out_proj(x)
+
+
+def _normalise_and_gate(x: Tensor, z: Tensor, norm: nn.Module) -> Tensor:
+    """``norm(x) * SiLU(z)`` of maps (B, C, H, W), where the scan is fused."""
+    if type(norm) is not LayerNorm2d or has_hooks(norm):
+        return norm(x) * F.silu(z)
+    dtype = norm.weight.dtype
+    x, z = (t.permute(0, 2, 3, 1).to(dtype) for t in (x, z))
+    y = gated_norm(x, z, norm.weight, norm.bias, norm.eps)
+    return y.permute(0, 3, 1, 2)

@@ -31,11 +31,13 @@ ISA_VARIABLE = 'MMSEG_CRACKSSM_SCAN_ISA'
 # In the order of the enumeration in csrc/scan.h.
 INSTRUCTION_SETS = ('baseline', 'avx2', 'avx512')
 
-_INTERFACE_VERSION = 3
+_INTERFACE_VERSION = 4
 # SCAN_BAD_CALL of csrc/scan.h.
 BAD_CALL = 2
 # Steps between two saved states: SAVED_EVERY of csrc/blocks.h.
 _SAVED_EVERY = 32
+# Rows of a task of the gated normalisation: GATE_ROWS of csrc/blocks.h.
+GATE_ROWS = 64
 _REMEDY = (
     'install a C compiler (gcc or clang; Debian: apt-get install gcc) and '
     'reinstall mmseg_crackssm with `pip install --no-cache-dir '
@@ -341,6 +343,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
             library.scan_interface_version() == _INTERFACE_VERSION
             and library.scan_call_size() == _CALL.size
             and library.scan_saved_every() == _SAVED_EVERY
+            and library.gated_norm_task_rows() == GATE_ROWS
         )
     except (OSError, AttributeError) as error:
         return None, f'the C kernel does not load ({error}); {_REMEDY}'
@@ -351,6 +354,8 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
         'scan_backward',
         'scan_paths',
         'scan_paths_backward',
+        'gated_norm',
+        'gated_norm_backward',
     ):
         for function in (name, f'{name}_double'):
             getattr(library, function).argtypes = (ctypes.c_char_p,)

@@ -4,9 +4,17 @@ import pytest
 import torch
 from native_scan import needs_kernel
 
-from mmseg_crackssm.models.layers import S6, SS2D, AdaptiveTokenReordering
+from mmseg_crackssm.models.layers import (
+    S6,
+    SS2D,
+    AdaptiveTokenReordering,
+)
 from mmseg_crackssm.models.layers.dpsm import SCANS
-from mmseg_crackssm.ops import gather_tokens, scan_order, scatter_tokens
+from mmseg_crackssm.ops import (
+    gather_tokens,
+    scan_order,
+    scatter_tokens,
+)
 
 
 @pytest.fixture

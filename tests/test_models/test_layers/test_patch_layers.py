@@ -10,6 +10,7 @@ from mmseg_crackssm.models.layers import (
     PatchifyStem,
     PatchMerging2d,
 )
+from mmseg_crackssm.models.layers.patch_layers import split_outputs
 
 
 def test_layer_norm_is_over_the_channels():
@@ -71,3 +72,26 @@ def test_patch_merging_order():
     out = layer(torch.tensor([[[[0.0, 2.0], [1.0, 3.0]]]]))
     # Down the first column, then down the second: ascending.
     assert out.flatten().diff().min() > 0
+
+
+@pytest.mark.parametrize('bias', (False, True))
+@pytest.mark.parametrize('watched', (False, True))
+def test_outputs_in_parts(bias, watched):
+    layer = Linear2d(6, 8, bias=bias)
+    x = torch.randn(2, 6, 5, 7).contiguous(memory_format=torch.channels_last)
+    expected = layer(x).chunk(2, dim=1)
+    seen = []
+    if watched:
+        layer.register_forward_hook(lambda *args: seen.append(args[2]))
+    parts = split_outputs(layer, x, parts=2)
+    assert len(seen) == watched
+    for part, value in zip(parts, expected, strict=True):
+        torch.testing.assert_close(part, value)
+        in_one_piece = part.is_contiguous(memory_format=torch.channels_last)
+        assert in_one_piece != watched
+
+
+def test_outputs_of_another_layer_in_parts():
+    layer, x = torch.nn.Conv2d(6, 8, 1), torch.randn(2, 6, 5, 7)
+    first, second = split_outputs(layer, x, parts=2)
+    assert torch.equal(torch.cat((first, second), dim=1), layer(x))

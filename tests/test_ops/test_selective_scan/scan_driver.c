@@ -23,6 +23,11 @@ int scan_paths(const path_call *call);
 int scan_paths_double(const path_call *call);
 int scan_paths_backward(const path_call *call);
 int scan_paths_backward_double(const path_call *call);
+int gated_norm(const gate_call *call);
+int gated_norm_double(const gate_call *call);
+int gated_norm_backward(const gate_call *call);
+int gated_norm_backward_double(const gate_call *call);
+int gated_norm_task_rows(void);
 int scan_saved_every(void);
 int scan_set_level(int level);
 int64_t scan_probe_exp(int64_t n_repeats, int64_t n_threads);
@@ -250,6 +255,56 @@ static double run_paths(path_case c)
     return total;
 }
 
+typedef struct {
+    int64_t rows, channels, n_threads;
+    int64_t gap; /* numbers between two rows of an input */
+    int is_double, is_extreme;
+} gate_case;
+
+static double run_gate(gate_case c)
+{
+    const int is_double = c.is_double;
+    const int64_t row = c.channels + c.gap;
+    const int64_t in_size = rows_size(c.rows, c.channels, row);
+    const int64_t size = c.rows * c.channels;
+    const int64_t tasks =
+        (c.rows + gated_norm_task_rows() - 1) / gated_norm_task_rows();
+    const int64_t in_sizes[] = {in_size, in_size, in_size, c.channels,
+                                c.channels};
+    const int64_t out_sizes[] = {size, size, size, tasks * 2 * c.channels};
+    void *in[5], *out[4];
+    for (int i = 0; i < 5; i++) {
+        in[i] = make(in_sizes[i], is_double, -2, 2);
+        if (c.is_extreme)
+            spoil(in[i], in_sizes[i], is_double);
+    }
+    for (int i = 0; i < 4; i++)
+        out[i] = make(out_sizes[i], is_double, 0, 0);
+    gate_call call = {
+        .x = in[0], .z = in[1], .weight = in[3], .bias = in[4],
+        .y = out[0], .dy = in[2], .dx = out[1], .dz = out[2],
+        .partial_sums = out[3], .x_row = row, .z_row = row, .dy_row = row,
+        .rows = c.rows, .channels = c.channels, .n_threads = c.n_threads,
+        .eps = 1e-5,
+    };
+    int status = is_double ? gated_norm_double(&call) : gated_norm(&call);
+    status |= is_double ? gated_norm_backward_double(&call)
+                        : gated_norm_backward(&call);
+    double total = 0;
+    for (int i = 0; i < 4; i++) {
+        total += sum(out[i], out_sizes[i], is_double) / (double)out_sizes[i];
+        free(out[i]);
+    }
+    for (int i = 0; i < 5; i++)
+        free(in[i]);
+    if (status != SCAN_OK || (!c.is_extreme && !isfinite(total))) {
+        fprintf(stderr, "gate: status %d, checksum %g for %d rows of %d\n",
+                status, total, (int)c.rows, (int)c.channels);
+        exit(1);
+    }
+    return total;
+}
+
 static double run_grid(int is_double)
 {
     const int64_t lengths[] = {1, 7, 31, 32, 33, 127, 128, 129, 300};
@@ -270,6 +325,9 @@ static double run_grid(int is_double)
                     .paths = 1 << (n % 3), .rank = d, .n_threads = 3,
                     .is_double = is_double, .merges = n % 2,
                     .shares_paths = d % 2,
+                }) + run_gate((gate_case){
+                    .rows = lengths[l], .channels = dims[d] + states[n] - 1,
+                    .n_threads = 3, .gap = n, .is_double = is_double,
                 });
     return total;
 }
@@ -302,6 +360,11 @@ static void run_random(int is_double)
         .n_threads = draw_up_to(4), .is_double = is_double,
         .merges = draw() < 0.5, .shares_paths = draw() < 0.5,
         .is_extreme = draw() < 0.3,
+    });
+    run_gate((gate_case){
+        .rows = draw_up_to(most), .channels = draw_up_to(90),
+        .n_threads = draw_up_to(4), .gap = draw_up_to(20) - 1,
+        .is_double = is_double, .is_extreme = draw() < 0.3,
     });
 }
 

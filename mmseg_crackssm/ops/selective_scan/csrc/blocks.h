@@ -29,6 +29,10 @@
  * that many steps at a time. native.py holds the same number. */
 #define SAVED_EVERY 32
 
+/* Rows of a task of the gated normalisation. native.py holds the same number.
+ */
+#define GATE_ROWS 64
+
 _Static_assert(CHUNK_STEPS % SAVED_EVERY == 0 && SAVED_EVERY % 16 == 0,
                "segments fill chunks, and vectors fill segments");
 

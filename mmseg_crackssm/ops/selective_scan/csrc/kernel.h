@@ -15,6 +15,8 @@
 
 #include "paths_backward.h"
 
+#include "gate.h"
+
 #undef real
 #undef lane_int
 #undef vec

@@ -88,7 +88,7 @@ static void NAME(load_backward_path)(const NAME(backward_path_block) *block,
         chunk->dy[t] = NAME(load_part)(
             block->dy + path[t] * block->dy_stride, from->n_channels);
         vec e = NAME(exp_minus_abs)(delta);
-        chunk->slope[t] = NAME(sigmoid)(delta, e);
+        chunk->slope[t] = NAME(softplus_slope)(delta, e);
         chunk->dt[t] = NAME(softplus)(delta, e);
         longest = NAME(max)(chunk->dt[t], longest);
         chunk->input[t] = chunk->dt[t] * u;

@@ -186,7 +186,7 @@ INLINE vec NAME(delta_to_dt)(const scan_call *call, vec bias, int64_t steps,
         if (call->use_softplus) {
             vec e = NAME(exp_minus_abs)(dt);
             if (slope != NULL)
-                dt_slope = NAME(sigmoid)(dt, e);
+                dt_slope = NAME(softplus_slope)(dt, e);
             magnitude = dt = NAME(softplus)(dt, e);
         } else {
             magnitude = NAME(absolute)(dt);

@@ -127,6 +127,8 @@ EXPORT int scan_has_threads(void) { return have_threads(); }
 
 EXPORT int scan_saved_every(void) { return SAVED_EVERY; }
 
+EXPORT int gated_norm_task_rows(void) { return GATE_ROWS; }
+
 static int is_sound(const scan_call *call)
 {
     return call->batch > 0 && call->dim > 0 && call->length > 0 &&
@@ -198,6 +200,34 @@ EXPORT int scan_paths_backward_double(const path_call *call)
 {
     return paths_are_sound(call) ? run_paths_backward_double(call)
                                  : SCAN_BAD_CALL;
+}
+
+static int gate_is_sound(const gate_call *call)
+{
+    return call->rows > 0 && call->channels > 0 && call->n_threads > 0;
+}
+
+EXPORT int gated_norm(const gate_call *call)
+{
+    return gate_is_sound(call) ? ON_CURRENT_LEVEL(run_gate, call)
+                               : SCAN_BAD_CALL;
+}
+
+EXPORT int gated_norm_double(const gate_call *call)
+{
+    return gate_is_sound(call) ? run_gate_double(call) : SCAN_BAD_CALL;
+}
+
+EXPORT int gated_norm_backward(const gate_call *call)
+{
+    return gate_is_sound(call) ? ON_CURRENT_LEVEL(run_gate_backward, call)
+                               : SCAN_BAD_CALL;
+}
+
+EXPORT int gated_norm_backward_double(const gate_call *call)
+{
+    return gate_is_sound(call) ? run_gate_backward_double(call)
+                               : SCAN_BAD_CALL;
 }
 
 /* Computes exponentials in this level's vectors, for timing: on each thread

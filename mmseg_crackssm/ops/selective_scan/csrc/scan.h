@@ -18,7 +18,7 @@
 
 /* Raise it whenever scan_call or the meaning of a field changes: native.py
  * refuses a library left over from an older build. */
-#define SCAN_INTERFACE_VERSION 3
+#define SCAN_INTERFACE_VERSION 4
 
 enum { SCAN_OK = 0, SCAN_NO_MEMORY = 1, SCAN_BAD_CALL = 2 };
 
@@ -76,5 +76,23 @@ typedef struct {
     int64_t merges;              /* y is the sum over paths */
     int64_t n_threads;
 } path_call;
+
+/* What follows the scan in a block with a gate, row by row:
+ *
+ *     y = ((x - mean) / sqrt(variance + eps) * weight + bias) * silu(z)
+ *
+ * Numbers of a row are neighbours; y, dx, dz are contiguous. */
+typedef struct {
+    const void *x, *z;           /* (rows, channels) */
+    const void *weight, *bias;   /* (channels) */
+    void *y;                     /* forward: (rows, channels) */
+    const void *dy;              /* backward from here on: (rows, channels) */
+    void *dx, *dz;               /* (rows, channels) */
+    void *partial_sums;          /* (tasks, 2, channels): dweight and dbias */
+    int64_t x_row, z_row, dy_row;
+    int64_t rows, channels;
+    int64_t n_threads;
+    double eps;
+} gate_call;
 
 #endif

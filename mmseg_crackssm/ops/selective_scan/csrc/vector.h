@@ -260,7 +260,7 @@ INLINE vec NAME(exp_minus_abs)(vec x)
     return NAME(exp2_of_product)(minus_abs, log2_of_e, is_small);
 }
 
-/* Both functions are given e = exp_minus_abs(x). */
+/* All three are given e = exp_minus_abs(x). */
 
 /* log(1 + exp(x)), and x itself above 20, as torch has it. In float that
  * switch lies below the rounding error. */
@@ -274,15 +274,21 @@ INLINE vec NAME(softplus)(vec x, vec e)
     return NAME(max)(x, zero) + log_part;
 }
 
-/* The derivative of softplus. */
-INLINE vec NAME(sigmoid)(vec x, vec e)
+/* 1 / (1 + exp(-x)). */
+INLINE vec NAME(logistic)(vec x, vec e)
 {
     const vec one = NAME(broadcast)(1);
+    return NAME(select)(x < NAME(broadcast)(0), e, one) *
+           NAME(reciprocal)(one + e);
+}
+
+/* The derivative of softplus. */
+INLINE vec NAME(softplus_slope)(vec x, vec e)
+{
 #if REAL_IS_DOUBLE
     e = NAME(select)(x > NAME(broadcast)(20), NAME(broadcast)(0), e);
 #endif
-    return NAME(select)(x < NAME(broadcast)(0), e, one) *
-           NAME(reciprocal)(one + e);
+    return NAME(logistic)(x, e);
 }
 
 /* ---- moving numbers between lanes -------------------------------------- */
