@@ -175,7 +175,9 @@ def _profile(
     """Time by kind of operator, and of inference by module too."""
     report: dict = {
         'config': candidate.name,
-        'operators': time_operators(call, device=device),
+        'operators': time_operators(
+            call, rounds=PROFILE_ROUNDS, device=device
+        ),
     }
     if mode == INFERENCE:
         report['modules'] = time_modules(

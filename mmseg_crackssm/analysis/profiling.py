@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from statistics import median
 
 import torch
 from torch import nn
@@ -126,7 +127,10 @@ def _timed(
 
 
 def time_operators(
-    call: Callable[[], object], device: torch.device | str = 'cpu'
+    call: Callable[[], object],
+    *,
+    rounds: int,
+    device: torch.device | str = 'cpu',
 ) -> dict[str, dict[str, float | int]]:
     """Time of a call by kind of operator, as torch's profiler sees it.
 
@@ -136,7 +140,10 @@ def time_operators(
     time is in none, and on CUDA only the device's time counts.
 
     Args:
-        call: Called twice, profiled the second time.
+        call: What is profiled, after one call that is not.
+        rounds: How often. The median is taken for each kind: the profiler
+            takes memory of its own between a network's, so that single calls
+            have to wait for the system to find new memory for large maps.
         device: Where it runs.
 
     Returns:
@@ -145,6 +152,27 @@ def time_operators(
     """
     call()
     synchronize(device)
+    profiles = [_profile_operators(call, device) for _ in range(rounds)]
+    _, calls = profiles[-1]
+    seconds = {
+        kind: median(micros[kind] for micros, _ in profiles) / 1e6
+        for kind in KINDS
+    }
+    total = sum(seconds.values()) or 1.0
+    return {
+        kind: {
+            'seconds': seconds[kind],
+            'share': seconds[kind] / total,
+            'calls': calls[kind],
+        }
+        for kind in KINDS
+    }
+
+
+def _profile_operators(
+    call: Callable[[], object], device: torch.device | str
+) -> tuple[Counter[str], Counter[str]]:
+    """Microseconds and numbers of operators of one call, by kind."""
     on_cuda = torch.device(device).type == 'cuda'
     activities = [ProfilerActivity.CPU]
     if on_cuda:
@@ -164,15 +192,7 @@ def time_operators(
                 if on_cuda
                 else event.self_cpu_time_total
             )
-    total = sum(micros.values()) or 1.0
-    return {
-        kind: {
-            'seconds': micros[kind] / 1e6,
-            'share': micros[kind] / total,
-            'calls': calls[kind],
-        }
-        for kind in KINDS
-    }
+    return micros, calls
 
 
 def _kind_of_event(event: FunctionEvent) -> str:
