@@ -168,13 +168,14 @@ class PatchMerging2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, out_channels, ⌈H/2⌉, ⌈W/2⌉)."""
-        x = pad_to_multiple(x, 2)
-        # The published weights order the pixels (row, column) like this.
-        patch = [
-            x[..., row::2, column::2]
-            for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))
-        ]
-        return self.reduction(self.norm(torch.cat(patch, dim=1)))
+        # (B, H/2, row, W/2, column, C)
+        x = pad_to_multiple(x, 2).permute(0, 2, 3, 1)
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+        # The published weights take the pixels in the order of columns. One
+        # copy, and in the backward another: slices would have a zeroed map
+        # each there.
+        patch = x.permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return self.reduction(self.norm(patch.permute(0, 3, 1, 2)))
 
 
 class ConvDownsample(nn.Module):
