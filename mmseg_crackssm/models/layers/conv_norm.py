@@ -1,8 +1,8 @@
 """Convolutions that take the normalisation behind them into their weights."""
 
+import torch
 import torch.nn as nn
 from mmcv.cnn import ConvModule as MMCVConvModule
-from mmcv.cnn.bricks.conv_module import efficient_conv_bn_eval_forward
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -14,11 +14,6 @@ _PLAIN_CONVS = (nn.Conv2d, PointwiseConv2d)
 def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     """``norm(conv(x))``, in one pass over the map where that is possible.
 
-    A batch normalisation that is not in training is an affine map of each
-    channel: it is taken into the weights on the fly, which costs next to
-    nothing and is differentiable. The modules themselves run otherwise, and
-    where hooks wait for their outputs.
-
     Args:
         x: Map (B, C_in, H, W).
         conv: The convolution.
@@ -27,9 +22,101 @@ def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     Returns:
         (B, C_out, H', W').
     """
-    if is_foldable(conv, norm):
-        return efficient_conv_bn_eval_forward(norm, conv, x)
-    return norm(conv(x))
+    folded = fold_norm(x, conv, norm)
+    if folded is None:
+        return norm(conv(x))
+    return conv._conv_forward(x, *folded)
+
+
+def fold_norm(
+    x: Tensor, conv: nn.Module, norm: nn.Module
+) -> tuple[Tensor, Tensor] | None:
+    """Weights with which a convolution normalises what it gives.
+
+    A batch normalisation with known statistics is an affine map of each
+    channel. They are known outside of training; in training, on the CPU,
+    those of a :class:`PointwiseConv2d` follow from the mean and covariance
+    of its few inputs, and enter the running ones as ever. The weights are
+    made on the fly, which costs next to nothing and is differentiable.
+
+    Args:
+        x: What is convolved, (B, C_in, H, W).
+        conv: The convolution.
+        norm: The normalisation.
+
+    Returns:
+        Weight and bias, or None where the modules have to run themselves:
+        another normalisation, or hooks that wait for an output.
+    """
+    if (
+        not is_plain_conv(conv)
+        or not isinstance(norm, _BatchNorm)
+        or has_hooks(norm)
+    ):
+        return None
+    if not norm.training and norm.running_var is not None:
+        mean, variance = norm.running_mean, norm.running_var
+    elif _follows_from_inputs(x, conv, norm):
+        mean, variance = _batch_statistics(x, conv)
+        _update_running(norm, mean, variance, count=x.numel() // x.shape[1])
+    else:
+        return None
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    bias = -mean if conv.bias is None else conv.bias - mean
+    bias = bias * scale
+    if norm.bias is not None:
+        bias = bias + norm.bias
+    return conv.weight * scale.view(-1, 1, 1, 1), bias
+
+
+def _follows_from_inputs(x: Tensor, conv: nn.Module, norm: nn.Module) -> bool:
+    return (
+        type(conv) is PointwiseConv2d
+        # no statistics over several processes
+        and type(norm) is nn.BatchNorm2d
+        and x.device.type == 'cpu'
+        # of a single number there are none: the normalisation says so
+        and x.numel() > x.shape[1]
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _batch_statistics(x: Tensor, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C_out) of ``conv(x)``, which is not computed."""
+    groups = conv.groups
+    # Not in half precision: a covariance is a small difference.
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.to(conv.weight.dtype)
+        mean = x.mean(dim=(0, 2, 3))
+        centred = (x - mean.view(1, -1, 1, 1)).flatten(2)
+        # (B * groups, C_in / groups, H * W)
+        centred = centred.unflatten(1, (groups, -1)).flatten(0, 1)
+        products = torch.bmm(centred, centred.mT) / centred.shape[-1]
+        covariance = products.unflatten(0, (-1, groups)).mean(dim=0)
+        # (groups, C_out / groups, C_in / groups)
+        weight = conv.weight.flatten(1).unflatten(0, (groups, -1))
+        mean = (weight * mean.view(groups, 1, -1)).sum(dim=-1).flatten()
+        variance = (torch.bmm(weight, covariance) * weight).sum(dim=-1)
+    if conv.bias is not None:
+        mean = mean + conv.bias
+    return mean, variance.flatten().clamp_min(0)
+
+
+@torch.no_grad()
+def _update_running(
+    norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int
+) -> None:
+    """As ``nn.BatchNorm2d`` does, if it tracks them."""
+    if not norm.training or norm.running_mean is None:
+        return
+    norm.num_batches_tracked.add_(1)
+    share = norm.momentum
+    if share is None:
+        share = 1 / norm.num_batches_tracked.item()
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance * (count / (count - 1)), share)
 
 
 class ConvNorm(nn.Sequential):
@@ -72,22 +159,6 @@ class ConvModule(MMCVConvModule):
         if activate and self.with_activation:
             x = self.activate(x)
         return x
-
-
-def is_foldable(conv: nn.Module, norm: nn.Module) -> bool:
-    """Whether :func:`conv_norm` takes the normalisation into the weights.
-
-    Args:
-        conv: The convolution.
-        norm: The normalisation.
-    """
-    return (
-        is_plain_conv(conv)
-        and isinstance(norm, _BatchNorm)
-        and not norm.training
-        and norm.running_var is not None
-        and not has_hooks(norm)
-    )
 
 
 def is_plain_conv(module: nn.Module) -> bool:

@@ -1,6 +1,5 @@
 """Layers on NCHW maps: normalisation, projection, stems, downsampling."""
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.registry import MODELS

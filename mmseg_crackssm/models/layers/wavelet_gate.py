@@ -1,12 +1,14 @@
 """Gates from the image's high-frequency wavelet bands."""
 
+import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmseg.models.utils import resize
 from torch import Tensor
 
-from .conv_norm import conv_norm, has_hooks, is_foldable
-from .pointwise import PointwiseConv2d
+from .conv_norm import fold_norm, has_hooks
+from .pointwise import PointwiseConv2d, pointwise
 
 NUM_BANDS = 3
 
@@ -66,17 +68,23 @@ class WaveletGate(nn.Module):
 
     def _open(self, bands: Tensor, size: tuple[int, int]) -> Tensor:
         """The gates (B, 3, h', w') that, resized, are those of this size."""
-        conv, norm, *layers = self.gates
-        # Other normalisations than a folded one look at the whole map, and
-        # hooks may.
-        if not is_foldable(conv, norm) or any(
-            map(has_hooks, self.gates.modules())
-        ):
+        conv, norm, _, project, _ = self.gates
+        folded = None
+        if not any(map(has_hooks, self.gates.modules())):
+            folded = fold_norm(bands, conv, norm)
+        # Other normalisations look at the whole map, and hooks may.
+        if folded is None:
             return self.gates(bands)
-        gate = conv_norm(pixels_read(bands, size), conv, norm)
-        for layer in layers:
-            gate = layer(gate)
-        return gate
+        weight, bias = folded
+        gate = pointwise(
+            pixels_read(bands, size),
+            weight.flatten(1),
+            bias,
+            groups=conv.groups,
+        )
+        # In place on a view, a gradient would cost a zeroed map and copies.
+        gate = F.relu(gate, inplace=not gate.requires_grad)
+        return torch.sigmoid(project(gate))
 
 
 def pixels_read(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,5 +1,7 @@
 """Normalisation taken into the weights of the convolution before it."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn as nn
@@ -11,6 +13,7 @@ from mmseg_crackssm.models.layers.conv_norm import (
     ConvNorm,
     conv_norm,
 )
+from mmseg_crackssm.models.layers.pointwise import PointwiseConv2d
 
 
 def trained(norm):
@@ -82,6 +85,87 @@ def test_training_updates_the_statistics(image):
     assert layer.norm.num_batches_tracked == 1
     layer.eval()(image)
     assert layer.norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize(
+    'options',
+    (
+        dict(),
+        dict(momentum=None),
+        dict(affine=False),
+        dict(track_running_stats=False),
+    ),
+    ids=str,
+)
+@pytest.mark.parametrize('bias', (False, True))
+def test_statistics_of_a_batch_follow_from_few_inputs(
+    bias, options, no_batch_norm
+):
+    """Output, gradients and running statistics, without a normalisation."""
+    torch.manual_seed(0)
+    x = 3 + torch.randn(2, 6, 9, 7, dtype=torch.float64, requires_grad=True)
+    conv = PointwiseConv2d(6, 9, groups=3, bias=bias).double()
+    norm = nn.BatchNorm2d(9, **options).double()
+    if norm.affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    other = copy.deepcopy(norm)
+    inputs = [x, *conv.parameters()]
+    dy = torch.randn(2, 9, 9, 7, dtype=torch.float64)
+    for _ in range(2):  # the running statistics twice
+        y = conv_norm(x, conv, norm)
+        expected = by_torch(conv(x), other)
+    assert_close(y, expected)
+    assert_close(
+        torch.autograd.grad(y, [*inputs, *norm.parameters()], dy),
+        torch.autograd.grad(expected, [*inputs, *other.parameters()], dy),
+    )
+    assert_close(norm.state_dict(), other.state_dict())
+
+
+def by_torch(x, norm):
+    """``norm(x)`` in training, by an operator below ``F.batch_norm``."""
+    tracks = norm.running_mean is not None
+    if tracks:
+        norm.num_batches_tracked += 1
+    share = norm.momentum
+    if share is None:
+        share = 1 / float(norm.num_batches_tracked)
+    return torch.batch_norm(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        True,
+        share,
+        norm.eps,
+        False,
+    )
+
+
+def test_half_precision_does_not_reach_the_statistics(image):
+    conv, norm = PointwiseConv2d(4, 6), nn.BatchNorm2d(6)
+    expected = norm(conv(image + 100))
+    other = nn.BatchNorm2d(6)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        conv_norm(image + 100, conv, other)
+    assert expected.dtype == torch.float32
+    assert_close(other.running_var, norm.running_var, rtol=1e-4, atol=1e-4)
+
+
+def test_a_single_number_has_no_statistics():
+    conv, norm = PointwiseConv2d(4, 6), nn.BatchNorm2d(6)
+    with pytest.raises(ValueError, match='more than 1 value per channel'):
+        conv_norm(torch.randn(1, 4, 1, 1), conv, norm)
+
+
+def test_statistics_over_processes_stay(image, monkeypatch):
+    norm = nn.SyncBatchNorm(6)
+    ran = []
+    monkeypatch.setattr(norm, 'forward', lambda x: ran.append(x) or x)
+    conv_norm(image, PointwiseConv2d(4, 6), norm)
+    assert len(ran) == 1
 
 
 def test_hooks_see_both_modules(image):
