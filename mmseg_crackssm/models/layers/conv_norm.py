@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 from mmcv.cnn import ConvModule as MMCVConvModule
+from mmengine.dist import get_world_size
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -75,11 +76,10 @@ def _follows_from_inputs(x: Tensor, conv: nn.Module, norm: nn.Module) -> bool:
     return (
         type(conv) is PointwiseConv2d
         # no statistics over several processes
-        and type(norm) is nn.BatchNorm2d
+        and not (isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1)
         and x.device.type == 'cpu'
         # of a single number there are none: the normalisation says so
         and x.numel() > x.shape[1]
-        and not torch.compiler.is_compiling()
     )
 
 
@@ -106,9 +106,9 @@ def _batch_statistics(x: Tensor, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _update_running(
-    norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int
+    norm: _BatchNorm, mean: Tensor, variance: Tensor, count: int
 ) -> None:
-    """As ``nn.BatchNorm2d`` does, if it tracks them."""
+    """As batch normalisations do that track them."""
     if not norm.training or norm.running_mean is None:
         return
     norm.num_batches_tracked.add_(1)

@@ -8,6 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from mmseg_crackssm.models.layers import conv_norm as module_under_test
 from mmseg_crackssm.models.layers.conv_norm import (
     ConvModule,
     ConvNorm,
@@ -160,12 +161,14 @@ def test_a_single_number_has_no_statistics():
         conv_norm(torch.randn(1, 4, 1, 1), conv, norm)
 
 
-def test_statistics_over_processes_stay(image, monkeypatch):
+@pytest.mark.parametrize('processes', (1, 2))
+def test_statistics_over_processes_stay(image, monkeypatch, processes):
+    monkeypatch.setattr(module_under_test, 'get_world_size', lambda: processes)
     norm = nn.SyncBatchNorm(6)
     ran = []
     monkeypatch.setattr(norm, 'forward', lambda x: ran.append(x) or x)
     conv_norm(image, PointwiseConv2d(4, 6), norm)
-    assert len(ran) == 1
+    assert len(ran) == processes - 1
 
 
 def test_hooks_see_both_modules(image):

@@ -54,7 +54,10 @@ def test_losses_reach_every_parameter():
         'aux.loss_dir',
     }
     sum(v for k, v in losses.items() if 'loss' in k).backward()
-    assert untrained_parameters(model) == []
+    # The biases in front of a batch normalisation, which takes them away.
+    assert all(
+        name.endswith('.gates.0.bias') for name in untrained_parameters(model)
+    )
 
 
 @pytest.mark.parametrize('mode', ['whole', 'slide'])
