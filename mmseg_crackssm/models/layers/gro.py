@@ -104,8 +104,8 @@ class GlobalReoptimization(nn.Module):
             convs.append(then)
         return (
             all(map(is_plain_conv, convs))
-            and not has_hooks(self.similarity)
-            and not has_hooks(self.similarity[1])
+            and type(self.similarity[1]) is nn.Sigmoid
+            and not any(map(has_hooks, self.similarity.modules()))
         )
 
     def _form(self) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from mmseg.models.utils import resize
 from torch import Tensor
 
 from .conv_norm import fold_norm, has_hooks
-from .pointwise import PointwiseConv2d, pointwise
+from .pointwise import PointwiseConv2d
 
 NUM_BANDS = 3
 
@@ -68,23 +68,24 @@ class WaveletGate(nn.Module):
 
     def _open(self, bands: Tensor, size: tuple[int, int]) -> Tensor:
         """The gates (B, 3, h', w') that, resized, are those of this size."""
-        conv, norm, _, project, _ = self.gates
         folded = None
-        if not any(map(has_hooks, self.gates.modules())):
-            folded = fold_norm(bands, conv, norm)
-        # Other normalisations look at the whole map, and hooks may.
+        if self._is_plain():
+            folded = fold_norm(bands, self.gates[0], self.gates[1])
+        # Other layers look at the whole map, and so may hooks.
         if folded is None:
             return self.gates(bands)
-        weight, bias = folded
-        gate = pointwise(
-            pixels_read(bands, size),
-            weight.flatten(1),
-            bias,
-            groups=conv.groups,
-        )
+        gate = self.gates[0]._conv_forward(pixels_read(bands, size), *folded)
         # In place on a view, a gradient would cost a zeroed map and copies.
         gate = F.relu(gate, inplace=not gate.requires_grad)
-        return torch.sigmoid(project(gate))
+        return torch.sigmoid(self.gates[3](gate))
+
+    def _is_plain(self) -> bool:
+        """Whether the layers are those made here, and nobody watches them."""
+        types = (PointwiseConv2d, nn.ReLU, PointwiseConv2d, nn.Sigmoid)
+        conv, _, *layers = self.gates
+        return tuple(map(type, (conv, *layers))) == types and not any(
+            map(has_hooks, self.gates.modules())
+        )
 
 
 def pixels_read(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -103,15 +104,8 @@ def pixels_read(x: Tensor, size: tuple[int, int]) -> Tensor:
     """
     height, width = size
     scale = x.shape[-1] // width
-    if (
-        scale < 4
-        or scale % 2
-        or x.shape[-2:]
-        != (
-            scale * height,
-            scale * width,
-        )
-    ):
+    divides = x.shape[-2:] == (scale * height, scale * width)
+    if scale < 4 or scale % 2 or not divides:
         return x
     middle = slice(scale // 2 - 1, scale // 2 + 1)
     blocks = x.unflatten(-1, (width, scale)).unflatten(-3, (height, scale))

@@ -1,5 +1,7 @@
 import pytest
 import torch
+import torch.nn as nn
+import torch.nn.functional as F
 
 from checks import untrained_parameters
 from mmseg_crackssm.models.layers import WaveletGate
@@ -85,3 +87,22 @@ def test_statistics_of_a_batch_are_those_of_the_whole_map():
     gate(torch.randn(2, 4, 4, 6), bands)
     mean = gate.gates[0](bands).mean(dim=(0, 2, 3))
     torch.testing.assert_close(gate.gates[1].running_mean, 0.1 * mean)
+
+
+@pytest.mark.parametrize(
+    ('index', 'layer'),
+    [
+        (0, nn.Conv2d(9, 24, 3, padding=1, groups=3)),
+        (1, nn.GroupNorm(3, 24)),
+        (2, nn.GELU()),
+        (3, nn.Conv2d(24, 3, 3, padding=1, groups=3)),
+        (4, nn.Hardsigmoid()),
+    ],
+)
+def test_other_layers_run_as_they_are(index, layer):
+    gate = WaveletGate().eval()
+    gate.gates[index] = layer
+    bands, x = torch.randn(1, 9, 32, 48), torch.randn(1, 4, 8, 12)
+    weight = gate.gates(bands).mean(dim=1, keepdim=True)
+    weight = F.interpolate(weight, size=(8, 12), mode='bilinear')
+    torch.testing.assert_close(gate(x, bands), x * (1 + weight))
