@@ -6,6 +6,8 @@ VENV ?= .venv
 OPENMMLAB_VENV ?= .venv-openmmlab
 TRITON_VENV ?= .venv-triton
 PYTEST_ARGS ?=
+# Processes that share the tests, a file at a time; 0: this process alone.
+TEST_WORKERS ?= 2
 # Random calls of the selective scan: by each fuzz test, and by the sanitizers.
 FUZZ_EXAMPLES ?= 20000
 SANITIZE_CASES ?= 3000
@@ -116,11 +118,14 @@ venv: $(VENV)/$(SET_UP_STAMP)
 demo: $(VENV)/$(SET_UP_STAMP)
 	$(VENV)/bin/python tools/demo.py
 
+ALL_TESTS = -rs --durations=10 -n $(TEST_WORKERS) --dist loadfile \
+  --no-loadscope-reorder
+
 test: $(VENV)/$(SET_UP_STAMP)
-	$(VENV)/bin/python -m pytest -rs --durations=10 $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest $(ALL_TESTS) $(PYTEST_ARGS)
 
 test-openmmlab: $(OPENMMLAB_VENV)/$(SET_UP_STAMP)
-	$(OPENMMLAB_VENV)/bin/python -m pytest -rs --durations=10 $(PYTEST_ARGS)
+	$(OPENMMLAB_VENV)/bin/python -m pytest $(ALL_TESTS) $(PYTEST_ARGS)
 
 define run-tasks
 	PYTHONPATH=$(abspath $(1)/tasks) $(1)/bin/python -m pytest -rs \

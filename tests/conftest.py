@@ -16,6 +16,11 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 # that tests start.
 os.environ.setdefault('MMSEG_CRACKSSM_KEEP_MEMORY', '0')
 
+# Where several processes share the tests, each has one thread, and so have the
+# commands that it starts.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 # Two threads, as on the machine the time budgets are written for; more
 # only makes the tiny tensors of the tests slower.
 torch.set_num_threads(
@@ -29,7 +34,12 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked ``gpu`` where torch sees no CUDA device."""
+    """Skip what is marked ``gpu`` where torch sees no CUDA device.
+
+    The tools come first: their tests take longest, and none of several
+    processes shall be left with them in the end.
+    """
+    items.sort(key=lambda item: 'test_tools' not in item.path.parts)
     if torch.cuda.is_available():
         return
     for item in items:
