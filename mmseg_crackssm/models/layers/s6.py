@@ -52,7 +52,7 @@ class S6(nn.Module):
             backend supports it.
 
     Attributes:
-        fused: Whether :meth:`fuses` may ever be true.
+        fused: Whether :meth:`runs_natively` may ever be true.
 
     Raises:
         ValueError: On a size below 1, or an unknown ``scan_dtype``.
@@ -178,11 +178,10 @@ class S6(nn.Module):
         ys = ys.to(torch.promote_types(xs.dtype, torch.float32))
         return ys.unflatten(1, (self.n_groups, self.d_inner))
 
-    def fuses(self, x: Tensor) -> bool:
-        """Whether :meth:`along_paths` is there for a map, and faster.
+    def runs_natively(self, x: Tensor) -> bool:
+        """Whether the C kernel takes maps, on the CPU.
 
-        It is for the CPU, with the C kernel, where there are enough tasks to
-        keep all threads busy. A traced model holds the portable operator.
+        A traced model holds the portable operator.
 
         Args:
             x: Map (B, d, H, W).
@@ -193,14 +192,24 @@ class S6(nn.Module):
             or x.device.type != 'cpu'
         ):
             return False
+        dtype = torch.promote_types(x.dtype, self.scan_dtype)
+        return resolve_backend(self.backend, 'cpu', dtype) == 'native'
+
+    def fuses(self, x: Tensor) -> bool:
+        """Whether :meth:`along_paths` is there for a map, and faster.
+
+        It is with the C kernel, where there are enough tasks to keep all
+        threads busy.
+
+        Args:
+            x: Map (B, d, H, W).
+        """
+        if not self.runs_natively(x):
+            return False
         tasks = math.ceil(self.d_inner / _CHANNELS_PER_TASK)
         if torch.is_grad_enabled():
             tasks = min(tasks, self.n_groups)
-        dtype = torch.promote_types(x.dtype, self.scan_dtype)
-        return (
-            x.shape[0] * tasks >= torch.get_num_threads()
-            and resolve_backend(self.backend, 'cpu', dtype) == 'native'
-        )
+        return x.shape[0] * tasks >= torch.get_num_threads()
 
     def along_paths(self, x: Tensor, paths: Tensor, merge: bool) -> Tensor:
         """Run the K sequences in place: no token is copied into them.

@@ -135,7 +135,7 @@ class SS2D(nn.Module):
         scanned = scan_cross(self.s6, x)
         if z is None:
             x = self.out_norm(scanned)
-        elif self.s6.fuses(x):
+        elif self.s6.runs_natively(x):
             x = _normalise_and_gate(scanned, z, self.out_norm)
         else:
             x = self.out_norm(scanned) * F.silu(z)
@@ -143,7 +143,7 @@ class SS2D(nn.Module):
 
 
 def _normalise_and_gate(x: Tensor, z: Tensor, norm: nn.Module) -> Tensor:
-    """``norm(x) * SiLU(z)`` of maps (B, C, H, W), where the scan is fused."""
+    """``norm(x) * SiLU(z)`` of maps (B, C, H, W), with the C kernel."""
     if type(norm) is not LayerNorm2d or has_hooks(norm):
         return norm(x) * F.silu(z)
     dtype = norm.weight.dtype
