@@ -19,7 +19,9 @@ def build_optimizer(cfg: Mapping) -> torch.optim.Optimizer:
             ``fused`` or ``foreach`` in it is left as it is.
     """
     cfg = dict(cfg, params=list(cfg['params']))
-    optimizer = OPTIMIZERS.get(cfg['type'])
+    optimizer = cfg['type']
+    if isinstance(optimizer, str):
+        optimizer = OPTIMIZERS.get(optimizer)
     if 'fused' not in cfg and 'foreach' not in cfg and optimizer is not None:
         devices = {x.device.type for x in _tensors(cfg['params'])}
         if all(_has_fused(optimizer, device) for device in devices):

@@ -61,8 +61,9 @@ def steps(cfg):
     return optimizer, model.weight.detach()
 
 
-def test_fused_steps_are_those_of_the_loop():
-    cfg = dict(type='AdamW', lr=0.1, weight_decay=0.3)
+@pytest.mark.parametrize('optimizer', ('AdamW', torch.optim.AdamW))
+def test_fused_steps_are_those_of_the_loop(optimizer):
+    cfg = dict(type=optimizer, lr=0.1, weight_decay=0.3)
     loop, expected = steps(dict(cfg, fused=False))
     fused, weight = steps(cfg)
     assert loop.defaults['fused'] is False
@@ -106,6 +107,11 @@ def test_training_goes_on_from_a_loop_s_state():
     fused, _ = steps(cfg)
     fused.load_state_dict(loop.state_dict())
     fused.step()
+
+
+def test_unknown_optimiser_is_named():
+    with pytest.raises(KeyError, match='AdamV'):
+        steps(dict(type='AdamV', lr=0.1))
 
 
 def test_unknown_keys_are_refused():
