@@ -1,5 +1,7 @@
 """What the tests of the C kernel share: inputs, and both ways to run them."""
 
+import re
+
 import pytest
 import torch
 
@@ -30,6 +32,28 @@ def draw(dim=20, length=129, d_state=4, groups=2, batch=2, seed=0):
         'D': normal(dim),
         'delta_bias': 0.5 * normal(dim),
     }
+
+
+def struct_format(repo_root, name):
+    """A structure of csrc/scan.h as Python's ``struct`` writes it.
+
+    Pointers, then 64-bit integers, then doubles.
+    """
+    header = repo_root / 'mmseg_crackssm/ops/selective_scan/csrc/scan.h'
+    before, _, _ = header.read_text().partition(f'}} {name};')
+    fields = re.sub(r'/\*.*?\*/', '', before, flags=re.S)
+    lines = [line.strip() for line in fields.split('{')[-1].split(';')]
+    codes = ''
+    for line in lines:
+        if '*' in line:
+            codes += 'P' * line.count('*')
+        elif line:
+            code = 'q' if line.startswith('int64_t') else 'd'
+            codes += code * (line.count(',') + 1)
+    return ''.join(
+        (str(len(run)) if len(run) > 1 else '') + run[0]
+        for run in re.findall('P+|q+|d+', codes)
+    )
 
 
 def output_gradient(u):

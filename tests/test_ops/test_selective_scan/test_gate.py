@@ -1,11 +1,9 @@
 """Normalisation and gate in one pass against torch's three."""
 
-import re
-
 import pytest
 import torch
 import torch.nn.functional as F
-from native_scan import needs_kernel
+from native_scan import needs_kernel, struct_format
 
 from mmseg_crackssm.ops import gated_norm
 from mmseg_crackssm.ops.selective_scan import gate as module
@@ -188,14 +186,4 @@ def test_failure_in_the_kernel_is_an_error(monkeypatch):
 
 
 def test_the_call_is_packed_as_the_header_says(repo_root):
-    header = repo_root / 'mmseg_crackssm/ops/selective_scan/csrc/scan.h'
-    text = header.read_text().split('} path_call;')[1]
-    body = re.search(r'typedef struct \{(.*?)\} gate_call;', text, re.S)[1]
-    fields = re.sub(r'/\*.*?\*/', '', body, flags=re.S)
-    lines = [line.strip() for line in fields.split(';') if line.strip()]
-    pointers = sum(line.count('*') for line in lines)
-    numbers = sum(
-        line.count(',') + 1 for line in lines if line.startswith('int64_t')
-    )
-    assert lines[-1].startswith('double')
-    assert module._CALL.format == f'{pointers}P{numbers}qd'
+    assert module._CALL.format == struct_format(repo_root, 'gate_call')

@@ -2,13 +2,12 @@
 
 import ctypes
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from native_scan import REASON, draw, needs_kernel
+from native_scan import REASON, draw, needs_kernel, struct_format
 
 from checks import c_compiler
 from mmseg_crackssm.ops.selective_scan import native
@@ -125,16 +124,7 @@ def test_failure_in_the_kernel_is_an_error():
 
 @needs_kernel
 def test_the_call_is_packed_as_the_header_says(repo_root):
-    header = repo_root / 'mmseg_crackssm/ops/selective_scan/csrc/scan.h'
-    text = header.read_text()
-    body = re.search(r'typedef struct \{(.*?)\} scan_call;', text, re.S)[1]
-    fields = re.sub(r'/\*.*?\*/', '', body, flags=re.S)
-    lines = [line.strip() for line in fields.split(';') if line.strip()]
-    pointers = sum(line.count('*') for line in lines)
-    numbers = sum(
-        line.count(',') + 1 for line in lines if line.startswith('int64_t')
-    )
-    assert native._CALL.format == f'{pointers}P{numbers}q'
+    assert native._CALL.format == struct_format(repo_root, 'scan_call')
     assert native._library().scan_call_size() == native._CALL.size
     assert ctypes.sizeof(ctypes.c_void_p) == 8
 

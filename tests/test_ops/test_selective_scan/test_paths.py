@@ -1,11 +1,9 @@
 """S6 along paths against gathering, the scan and scattering."""
 
-import re
-
 import pytest
 import torch
 import torch.nn.functional as F
-from native_scan import needs_kernel
+from native_scan import needs_kernel, struct_format
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_crackssm.ops import (
@@ -269,15 +267,4 @@ def test_flops_are_those_of_products_and_scans():
 
 
 def test_the_call_is_packed_as_the_header_says(repo_root):
-    header = repo_root / 'mmseg_crackssm/ops/selective_scan/csrc/scan.h'
-    text = header.read_text().split('} scan_call;')[1]
-    body = re.search(r'typedef struct \{(.*?)\} path_call;', text, re.S)[1]
-    fields = re.sub(r'/\*.*?\*/', '', body, flags=re.S)
-    lines = [line.strip() for line in fields.split(';') if line.strip()]
-    pointers = sum(line.count('*') for line in lines)
-    numbers = sum(
-        line.count(',') + 1
-        for line in lines
-        if line.startswith('int64_t') and '*' not in line
-    )
-    assert module._CALL.format == f'{pointers}P{numbers}q'
+    assert module._CALL.format == struct_format(repo_root, 'path_call')

@@ -146,25 +146,21 @@ static int is_sound(const scan_call *call)
 #define ON_CURRENT_LEVEL(name, ...) name##_baseline(__VA_ARGS__)
 #endif
 
-EXPORT int scan_forward(const scan_call *call)
-{
-    return is_sound(call) ? ON_CURRENT_LEVEL(forward, call) : SCAN_BAD_CALL;
-}
+/* `name` in float, on the level in use, and `name`_double: `run` on calls of
+ * this type that are sound. */
+#define EXPORT_CALL(name, run, call_type, call_is_sound)              \
+    EXPORT int name(const call_type *call)                            \
+    {                                                                 \
+        return call_is_sound(call) ? ON_CURRENT_LEVEL(run, call)      \
+                                   : SCAN_BAD_CALL;                   \
+    }                                                                 \
+    EXPORT int name##_double(const call_type *call)                   \
+    {                                                                 \
+        return call_is_sound(call) ? run##_double(call) : SCAN_BAD_CALL; \
+    }
 
-EXPORT int scan_backward(const scan_call *call)
-{
-    return is_sound(call) ? ON_CURRENT_LEVEL(backward, call) : SCAN_BAD_CALL;
-}
-
-EXPORT int scan_forward_double(const scan_call *call)
-{
-    return is_sound(call) ? forward_double(call) : SCAN_BAD_CALL;
-}
-
-EXPORT int scan_backward_double(const scan_call *call)
-{
-    return is_sound(call) ? backward_double(call) : SCAN_BAD_CALL;
-}
+EXPORT_CALL(scan_forward, forward, scan_call, is_sound)
+EXPORT_CALL(scan_backward, backward, scan_call, is_sound)
 
 static int paths_are_sound(const path_call *call)
 {
@@ -179,56 +175,17 @@ static int paths_are_sound(const path_call *call)
     return !is_outside;
 }
 
-EXPORT int scan_paths(const path_call *call)
-{
-    return paths_are_sound(call) ? ON_CURRENT_LEVEL(run_paths, call)
-                                 : SCAN_BAD_CALL;
-}
-
-EXPORT int scan_paths_double(const path_call *call)
-{
-    return paths_are_sound(call) ? run_paths_double(call) : SCAN_BAD_CALL;
-}
-
-EXPORT int scan_paths_backward(const path_call *call)
-{
-    return paths_are_sound(call) ? ON_CURRENT_LEVEL(run_paths_backward, call)
-                                 : SCAN_BAD_CALL;
-}
-
-EXPORT int scan_paths_backward_double(const path_call *call)
-{
-    return paths_are_sound(call) ? run_paths_backward_double(call)
-                                 : SCAN_BAD_CALL;
-}
+EXPORT_CALL(scan_paths, run_paths, path_call, paths_are_sound)
+EXPORT_CALL(scan_paths_backward, run_paths_backward, path_call,
+            paths_are_sound)
 
 static int gate_is_sound(const gate_call *call)
 {
     return call->rows > 0 && call->channels > 0 && call->n_threads > 0;
 }
 
-EXPORT int gated_norm(const gate_call *call)
-{
-    return gate_is_sound(call) ? ON_CURRENT_LEVEL(run_gate, call)
-                               : SCAN_BAD_CALL;
-}
-
-EXPORT int gated_norm_double(const gate_call *call)
-{
-    return gate_is_sound(call) ? run_gate_double(call) : SCAN_BAD_CALL;
-}
-
-EXPORT int gated_norm_backward(const gate_call *call)
-{
-    return gate_is_sound(call) ? ON_CURRENT_LEVEL(run_gate_backward, call)
-                               : SCAN_BAD_CALL;
-}
-
-EXPORT int gated_norm_backward_double(const gate_call *call)
-{
-    return gate_is_sound(call) ? run_gate_backward_double(call)
-                               : SCAN_BAD_CALL;
-}
+EXPORT_CALL(gated_norm, run_gate, gate_call, gate_is_sound)
+EXPORT_CALL(gated_norm_backward, run_gate_backward, gate_call, gate_is_sound)
 
 /* Computes exponentials in this level's vectors, for timing: on each thread
  * `n_repeats` times as many as fit the first-level cache. Returns their
