@@ -4,6 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .registration import Operator, register_operators
+
+# Up to here NumPy's sort on one thread is faster than torch's on all.
+_MAX_THREADS = 4
+
 
 def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
     """Read tokens in another order: ``out[..., i] = x[..., index[i]]``.
@@ -74,9 +79,6 @@ def _sorts_integers(key: Tensor) -> bool:
     )
 
 
-_MAX_THREADS = 4
-
-
 def _intensity_argsort(key: Tensor) -> Tensor:
     """The order of float32 keys, by a sort of integers.
 
@@ -97,20 +99,16 @@ def _intensity_argsort(key: Tensor) -> Tensor:
     return torch.from_numpy(tokens)
 
 
-def _register() -> torch.library.Library:
-    """An operator, so that profilers see what it takes."""
-    library = torch.library.Library('crackssm', 'FRAGMENT')
-    library.define('intensity_argsort(Tensor key) -> Tensor')
-    library.impl('intensity_argsort', _intensity_argsort, 'CPU')
-    torch.library.register_fake(
-        'crackssm::intensity_argsort',
-        lambda key: key.new_empty(key.shape, dtype=torch.int64),
-        lib=library,
-    )
-    return library
-
-
-_LIBRARY = _register()
+# An operator, so that profilers see what it takes.
+_LIBRARY = register_operators(
+    {
+        'intensity_argsort': Operator(
+            schema='(Tensor key) -> Tensor',
+            kernel=_intensity_argsort,
+            fake=lambda key: key.new_empty(key.shape, dtype=torch.int64),
+        )
+    }
+)
 
 
 def _align(x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

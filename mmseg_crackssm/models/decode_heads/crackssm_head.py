@@ -251,10 +251,10 @@ class CrackSSMHead(OneLogitHead):
         logits = F.pixel_shuffle(self._classify(x, bands), upscale_factor=2)
         return logits[..., : image.shape[-2], : image.shape[-1]]
 
-    def _classify(self, x: Tensor, bands: Sequence[Tensor]) -> Tensor:
+    def _classify(self, x: Tensor, bands: list[Tensor]) -> Tensor:
         if self.gro is None:
             return self.cls_seg(x)
-        structure = torch.stack(tuple(bands)).mean(dim=0)
+        structure = torch.stack(bands).mean(dim=0)
         drops = self.training and self.dropout is not None
         if drops or has_hooks(self.gro):
             return self.cls_seg(self.gro(x, structure))

@@ -13,18 +13,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from ..registration import (
+    Operator,
+    differentiated,
+    differentiated_once,
+    register_operators,
+)
 from . import native
-from .library import any_requires_grad
 
 # gate_call of csrc/scan.h: 9 pointers, 6 sizes and strides, eps.
 _CALL = struct.Struct('9P6qd')
 _INPUTS = 'Tensor x, Tensor z, Tensor weight, Tensor bias, float eps'
-_SCHEMAS = {
-    'gated_norm': f'({_INPUTS}) -> Tensor',
-    'gated_norm_backward': (
-        f'(Tensor dy, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)'
-    ),
-}
 
 
 def gated_norm(
@@ -179,42 +178,25 @@ class _GatedNormFunction(torch.autograd.Function):
         ), None
 
 
-def _autograd_gated_norm(*args: Any) -> Tensor:
-    if torch.is_grad_enabled() and any_requires_grad(args):
-        return _GatedNormFunction.apply(*args)
-    with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.crackssm.gated_norm.default(*args)
-
-
-def _autograd_backward(*args: Any) -> tuple[Tensor, ...]:
-    """Kernel of the autograd key: the gradients have no gradient."""
-    if torch.is_grad_enabled() and any_requires_grad(args):
-        raise RuntimeError(
-            'gated_norm has no second derivative: create_graph=True needs '
-            'F.layer_norm and F.silu.'
-        )
-    with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.crackssm.gated_norm_backward.default(*args)
-
-
-def _register() -> torch.library.Library:
-    """Define the operators; the library object must outlive the module."""
-    library = torch.library.Library('crackssm', 'FRAGMENT')
-    for name, schema in _SCHEMAS.items():
-        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    for name, kernel, fake, autograd in (
-        ('gated_norm', _gated_norm, _fake_gated_norm, _autograd_gated_norm),
-        (
-            'gated_norm_backward',
-            _gated_norm_backward,
-            _fake_gated_norm_backward,
-            _autograd_backward,
+_LIBRARY = register_operators(
+    {
+        'gated_norm': Operator(
+            schema=f'({_INPUTS}) -> Tensor',
+            kernel=_gated_norm,
+            fake=_fake_gated_norm,
+            autograd=differentiated('gated_norm', _GatedNormFunction),
         ),
-    ):
-        library.impl(name, kernel, 'CPU')
-        library.impl(name, autograd, 'Autograd')
-        torch.library.register_fake(f'crackssm::{name}', fake, lib=library)
-    return library
-
-
-_LIBRARY = _register()
+        'gated_norm_backward': Operator(
+            schema=(
+                f'(Tensor dy, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)'
+            ),
+            kernel=_gated_norm_backward,
+            fake=_fake_gated_norm_backward,
+            autograd=differentiated_once(
+                'gated_norm_backward',
+                'gated_norm has no second derivative: create_graph=True needs '
+                'F.layer_norm and F.silu.',
+            ),
+        ),
+    }
+)

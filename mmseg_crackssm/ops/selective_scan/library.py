@@ -22,24 +22,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from ..registration import (
+    Operator,
+    differentiated,
+    differentiated_once,
+    register_operators,
+)
 from .backends import BACKENDS, load_backend, resolve_backend
 
 _INPUTS = (
     'Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, '
     'Tensor? delta_bias, bool delta_softplus'
 )
-_SCHEMAS = {
-    'selective_scan': f'({_INPUTS}, str backend) -> Tensor',
-    'selective_scan_save_states': (
-        f'({_INPUTS}, str backend) -> (Tensor, Tensor)'
-    ),
-    # An absent D or delta_bias has an empty gradient: a schema has no
-    # optional results.
-    'selective_scan_backward': (
-        f'(Tensor dy, {_INPUTS}, Tensor states, str backend) -> '
-        '(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)'
-    ),
-}
 
 
 def compute_dtype(u: Tensor) -> torch.dtype:
@@ -188,30 +182,6 @@ class _SelectiveScanFunction(torch.autograd.Function):
         )
 
 
-def _autograd_scan(*args: Any) -> Tensor:
-    """Kernel of the autograd key: states are saved for a gradient alone."""
-    if torch.is_grad_enabled() and any_requires_grad(args):
-        return _SelectiveScanFunction.apply(*args)
-    with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.crackssm.selective_scan.default(*args)
-
-
-def _autograd_backward(*args: Any) -> tuple[Tensor, ...]:
-    """Kernel of the autograd key: the gradients have no gradient."""
-    if torch.is_grad_enabled() and any_requires_grad(args):
-        raise RuntimeError(
-            'The selective scan has no second derivative: create_graph=True '
-            "needs selective_scan(..., backend='reference')."
-        )
-    with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.crackssm.selective_scan_backward.default(*args)
-
-
-def any_requires_grad(args: tuple[object, ...]) -> bool:
-    """Whether an argument of an operator is a tensor that wants a gradient."""
-    return any(isinstance(x, Tensor) and x.requires_grad for x in args)
-
-
 def _as_read(
     backend: str, tensors: tuple[Tensor | None, ...], dtype: torch.dtype
 ) -> list[Tensor | None]:
@@ -244,25 +214,35 @@ def _autocast_off(u: Tensor) -> AbstractContextManager:
     return torch.autocast(device_type=device_type, enabled=False)
 
 
-def _register() -> torch.library.Library:
-    """Define the operators; the library object must outlive the module."""
-    library = torch.library.Library('crackssm', 'DEF')
-    for name, schema in _SCHEMAS.items():
-        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    kernels = {
-        'selective_scan': (_scan, _fake_scan),
-        'selective_scan_save_states': (
-            _scan_save_states,
-            _fake_scan_save_states,
+_LIBRARY = register_operators(
+    {
+        'selective_scan': Operator(
+            schema=f'({_INPUTS}, str backend) -> Tensor',
+            kernel=_scan,
+            fake=_fake_scan,
+            autograd=differentiated('selective_scan', _SelectiveScanFunction),
         ),
-        'selective_scan_backward': (_scan_backward, _fake_scan_backward),
-    }
-    for name, (kernel, fake) in kernels.items():
-        library.impl(name, kernel, 'CompositeExplicitAutograd')
-        torch.library.register_fake(f'crackssm::{name}', fake, lib=library)
-    library.impl('selective_scan', _autograd_scan, 'Autograd')
-    library.impl('selective_scan_backward', _autograd_backward, 'Autograd')
-    return library
-
-
-_LIBRARY = _register()
+        'selective_scan_save_states': Operator(
+            schema=f'({_INPUTS}, str backend) -> (Tensor, Tensor)',
+            kernel=_scan_save_states,
+            fake=_fake_scan_save_states,
+        ),
+        # An absent D or delta_bias has an empty gradient: a schema has no
+        # optional results.
+        'selective_scan_backward': Operator(
+            schema=(
+                f'(Tensor dy, {_INPUTS}, Tensor states, str backend) -> '
+                '(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)'
+            ),
+            kernel=_scan_backward,
+            fake=_fake_scan_backward,
+            autograd=differentiated_once(
+                'selective_scan_backward',
+                'The selective scan has no second derivative: '
+                'create_graph=True needs '
+                "selective_scan(..., backend='reference').",
+            ),
+        ),
+    },
+    dispatch_key='CompositeExplicitAutograd',
+)

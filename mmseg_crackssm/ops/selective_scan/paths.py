@@ -17,9 +17,14 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.utils.flop_counter import register_flop_formula
 
+from ..registration import (
+    Operator,
+    differentiated,
+    differentiated_once,
+    register_operators,
+)
 from . import native
 from .flops import selective_scan_backward_flops, selective_scan_flops
-from .library import any_requires_grad
 
 # path_call of csrc/scan.h: 16 pointers, then 9 sizes and switches.
 _CALL = struct.Struct('16P9q')
@@ -27,14 +32,6 @@ _INPUTS = (
     'Tensor tokens, Tensor projected, Tensor dt_weight, Tensor A, Tensor D, '
     'Tensor dt_bias, Tensor paths, bool merge'
 )
-_SCHEMAS = {
-    'selective_scan_paths': f'({_INPUTS}) -> Tensor',
-    'selective_scan_paths_save_states': f'({_INPUTS}) -> (Tensor, Tensor)',
-    'selective_scan_paths_backward': (
-        f'(Tensor dy, {_INPUTS}, Tensor states) -> '
-        '(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)'
-    ),
-}
 
 
 def selective_scan_paths(
@@ -280,49 +277,35 @@ class _PathsFunction(torch.autograd.Function):
         return *grads, None, None
 
 
-def _autograd_scan(*args: Any) -> Tensor:
-    """Kernel of the autograd key: states are saved for a gradient alone."""
-    if torch.is_grad_enabled() and any_requires_grad(args):
-        return _PathsFunction.apply(*args)
-    with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.crackssm.selective_scan_paths.default(*args)
-
-
-def _autograd_backward(*args: Any) -> tuple[Tensor, ...]:
-    """Kernel of the autograd key: the gradients have no gradient."""
-    if torch.is_grad_enabled() and any_requires_grad(args):
-        raise RuntimeError(
-            'selective_scan_paths has no second derivative: create_graph=True '
-            "needs selective_scan(..., backend='reference') on sequences."
-        )
-    with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.crackssm.selective_scan_paths_backward.default(*args)
-
-
-def _register() -> torch.library.Library:
-    """Define the operators; the library object must outlive the module."""
-    library = torch.library.Library('crackssm', 'FRAGMENT')
-    for name, schema in _SCHEMAS.items():
-        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    kernels = {
-        'selective_scan_paths': (_scan, _fake_scan),
-        'selective_scan_paths_save_states': (
-            _scan_save_states,
-            _fake_scan_save_states,
+_LIBRARY = register_operators(
+    {
+        'selective_scan_paths': Operator(
+            schema=f'({_INPUTS}) -> Tensor',
+            kernel=_scan,
+            fake=_fake_scan,
+            autograd=differentiated('selective_scan_paths', _PathsFunction),
         ),
-        'selective_scan_paths_backward': (_scan_backward, _fake_scan_backward),
+        'selective_scan_paths_save_states': Operator(
+            schema=f'({_INPUTS}) -> (Tensor, Tensor)',
+            kernel=_scan_save_states,
+            fake=_fake_scan_save_states,
+        ),
+        'selective_scan_paths_backward': Operator(
+            schema=(
+                f'(Tensor dy, {_INPUTS}, Tensor states) -> '
+                '(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)'
+            ),
+            kernel=_scan_backward,
+            fake=_fake_scan_backward,
+            autograd=differentiated_once(
+                'selective_scan_paths_backward',
+                'selective_scan_paths has no second derivative: '
+                'create_graph=True needs '
+                "selective_scan(..., backend='reference') on sequences.",
+            ),
+        ),
     }
-    for name, (kernel, fake) in kernels.items():
-        library.impl(name, kernel, 'CPU')
-        torch.library.register_fake(f'crackssm::{name}', fake, lib=library)
-    library.impl('selective_scan_paths', _autograd_scan, 'Autograd')
-    library.impl(
-        'selective_scan_paths_backward', _autograd_backward, 'Autograd'
-    )
-    return library
-
-
-_LIBRARY = _register()
+)
 
 
 @register_flop_formula(
