@@ -257,7 +257,7 @@ def _kind(op: object) -> str:
         return 'scan'
     if op in _LINEAR_OPS:
         return 'linear'
-    if op in _MATMUL_OPS or 'attention' in name:
+    if op in _MATMUL_OPS or 'attention' in name or 'mean_gate' in name:
         return 'matmul'
     if name.startswith('aten.') and 'conv' in name:
         return 'convolution'

@@ -28,7 +28,7 @@ OTHER = 'other'
 _KIND_PATTERNS = {
     'convolution': r'conv(olution|\d|_|$)',
     'matrix product': r'^(add|badd)?b?mm$|^addbmm$|^(add)?mv$|^v?dot$|linear$'
-    r'|^matmul$|attention|^_scaled_mm$',
+    r'|^matmul$|attention|^_scaled_mm$|^mean_gate',
     'sort': r'sort$|^topk$|^kthvalue$',
     'gather/scatter': r'gather|scatter|index|^take|embedding',
     'norm': r'(batch|layer|group|instance|rms|gated)_norm',

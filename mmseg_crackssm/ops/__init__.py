@@ -1,6 +1,8 @@
 """Pure functions: selective scan, scan orders, sampling, wavelets."""
 
 from .adaptive_sample import adaptive_sample
+from .batch_norm import batch_norm_relu
+from .mean_gate import mean_gate
 from .reorder import gather_tokens, intensity_order, scatter_tokens
 from .scan_order import (
     SCAN_ORDERS,
@@ -16,6 +18,8 @@ from .selective_scan import (
     selective_scan,
     selective_scan_paths,
 )
+from .selective_scan.native import serves, serves_maps
+from .upsample_concat import upsample_concat
 from .wavelet import DWT_MODES, dwt2
 
 __all__ = [
@@ -24,15 +28,20 @@ __all__ = [
     'SNAKE_ORDERS',
     'adaptive_sample',
     'available_backends',
+    'batch_norm_relu',
     'dwt2',
     'gated_norm',
     'gather_tokens',
     'intensity_order',
     'inverse_order',
     'inverse_scan_order',
+    'mean_gate',
     'resolve_backend',
     'scan_order',
     'scatter_tokens',
     'selective_scan',
     'selective_scan_paths',
+    'serves',
+    'serves_maps',
+    'upsample_concat',
 ]

@@ -1,6 +1,6 @@
 """What the package's operators of ``torch.library`` have in common."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -82,6 +82,23 @@ def differentiated_once(name: str, message: str) -> Callable[..., Any]:
         return _below_autograd(name, args)
 
     return run
+
+
+def without_absent(
+    inputs: Sequence[Tensor | None], gradients: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of inputs, None for inputs that are None.
+
+    Operators do not return None, so a backward gives some tensor there.
+
+    Args:
+        inputs: Tensors and Nones.
+        gradients: One of each.
+    """
+    return tuple(
+        None if tensor is None else gradient
+        for tensor, gradient in zip(inputs, gradients, strict=True)
+    )
 
 
 def _needs_gradient(args: tuple[object, ...]) -> bool:

@@ -10,7 +10,7 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ...ops import dwt2
+from ...ops import dwt2, serves_maps, upsample_concat
 from ..layers.conv_norm import ConvModule, has_hooks
 from ..layers.gro import GlobalReoptimization
 from ..layers.wavelet_gate import WaveletGate
@@ -81,12 +81,33 @@ class DecoderLevel(nn.Module):
         Returns:
             (B, out_channels, H, W).
         """
+        return self.convs(self._merge(x, skip, size, bands))
+
+    def _merge(
+        self,
+        x: Tensor,
+        skip: Tensor | None,
+        size: tuple[int, int],
+        bands: Tensor | None,
+    ) -> Tensor:
+        """What the convolutions read, (B, in + skip_channels, H, W)."""
+        if serves_maps(x, skip) and self._knows_gate():
+            gate = None
+            if self.gate is not None:
+                gate = self.gate.opening(bands, size=size).to(x.dtype)
+            return upsample_concat(x, skip, gate, size=size)
         x = resize(x, size=size, mode='bilinear', align_corners=False)
         if skip is not None:
             x = torch.cat((x, skip), dim=1)
         if self.gate is not None:
             x = self.gate(x, bands)
-        return self.convs(x)
+        return x
+
+    def _knows_gate(self) -> bool:
+        """Whether all that the gate does is to multiply by its opening."""
+        return self.gate is None or (
+            type(self.gate) is WaveletGate and not has_hooks(self.gate)
+        )
 
 
 def crop_centre(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,26 +7,80 @@ from mmengine.dist import get_world_size
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ...ops import batch_norm_relu, serves_maps
 from .pointwise import PointwiseConv2d
 
 _PLAIN_CONVS = (nn.Conv2d, PointwiseConv2d)
+_BATCH_NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
-def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
-    """``norm(conv(x))``, in one pass over the map where that is possible.
+def conv_norm(
+    x: Tensor,
+    conv: nn.Module,
+    norm: nn.Module,
+    activation: nn.Module | None = None,
+) -> Tensor:
+    """``activation(norm(conv(x)))``, in few passes over the map.
 
     Args:
         x: Map (B, C_in, H, W).
         conv: The convolution.
         norm: The normalisation.
+        activation: The activation, or None.
 
     Returns:
         (B, C_out, H', W').
     """
     folded = fold_norm(x, conv, norm)
-    if folded is None:
-        return norm(conv(x))
-    return conv._conv_forward(x, *folded)
+    if folded is not None:
+        x = conv._conv_forward(x, *folded)
+    else:
+        x = conv(x)
+        if _normalises_natively(x, norm, activation):
+            y, mean, variance = batch_norm_relu(
+                x, norm.weight, norm.bias, norm.eps
+            )
+            _update_running(norm, mean, variance, count=_count(x))
+            return y
+        x = norm(x)
+    return x if activation is None else activation(x)
+
+
+def _normalises_natively(
+    x: Tensor, norm: nn.Module, activation: nn.Module | None
+) -> bool:
+    """Whether normalisation and activation are ``batch_norm_relu``."""
+    return (
+        type(activation) is nn.ReLU
+        and _is_plain_batch_norm(norm)
+        and (norm.training or norm.running_var is None)
+        and norm.weight is not None
+        and norm.weight.dtype == x.dtype
+        and not _shares_statistics(norm)
+        and not has_hooks(activation)
+        # of a single number there are none: the normalisation says so
+        and _count(x) > 1
+        and serves_maps(x)
+    )
+
+
+def _is_plain_batch_norm(norm: nn.Module) -> bool:
+    """Whether its parameters and statistics say all that a module does."""
+    return (
+        isinstance(norm, _BatchNorm)
+        and type(norm).forward in _BATCH_NORM_FORWARDS
+        and not has_hooks(norm)
+    )
+
+
+def _shares_statistics(norm: nn.Module) -> bool:
+    """Whether they are those of several processes."""
+    return isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1
+
+
+def _count(x: Tensor) -> int:
+    """Numbers per channel."""
+    return x.numel() // max(x.shape[1], 1)
 
 
 def fold_norm(
@@ -49,17 +103,13 @@ def fold_norm(
         Weight and bias, or None where the modules have to run themselves:
         another normalisation, or hooks that wait for an output.
     """
-    if (
-        not is_plain_conv(conv)
-        or not isinstance(norm, _BatchNorm)
-        or has_hooks(norm)
-    ):
+    if not is_plain_conv(conv) or not _is_plain_batch_norm(norm):
         return None
     if not norm.training and norm.running_var is not None:
         mean, variance = norm.running_mean, norm.running_var
     elif _follows_from_inputs(x, conv, norm):
         mean, variance = _batch_statistics(x, conv)
-        _update_running(norm, mean, variance, count=x.numel() // x.shape[1])
+        _update_running(norm, mean, variance, count=_count(x))
     else:
         return None
     scale = torch.rsqrt(variance + norm.eps)
@@ -75,11 +125,9 @@ def fold_norm(
 def _follows_from_inputs(x: Tensor, conv: nn.Module, norm: nn.Module) -> bool:
     return (
         type(conv) is PointwiseConv2d
-        # no statistics over several processes
-        and not (isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1)
+        and not _shares_statistics(norm)
         and x.device.type == 'cpu'
-        # of a single number there are none: the normalisation says so
-        and x.numel() > x.shape[1]
+        and _count(x) > 1
     )
 
 
@@ -155,10 +203,10 @@ class ConvModule(MMCVConvModule):
             or self.order != ('conv', 'norm', 'act')
         ):
             return super().forward(x, activate=activate, norm=norm)
-        x = conv_norm(x, self.conv, self.norm)
+        activation = None
         if activate and self.with_activation:
-            x = self.activate(x)
-        return x
+            activation = self.activate
+        return conv_norm(x, self.conv, self.norm, activation)
 
 
 def is_plain_conv(module: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from mmcv.cnn import build_norm_layer
 from mmseg.models.utils import resize
 from torch import Tensor
 
+from ...ops import mean_gate, serves
 from .conv_norm import fold_norm, has_hooks
 from .pointwise import PointwiseConv2d
 
@@ -58,26 +59,48 @@ class WaveletGate(nn.Module):
         Returns:
             The gated feature (B, C, H, W).
         """
-        size = x.shape[-2:]
-        gate = self._open(bands, size).mean(dim=1, keepdim=True)
+        return x * (1 + self.opening(bands, size=x.shape[-2:]))
+
+    def opening(self, bands: Tensor, size: tuple[int, int]) -> Tensor:
+        """The mean gate, which lies between 0 and 1.
+
+        Args:
+            bands: As in :meth:`forward`.
+            size: (H, W).
+
+        Returns:
+            (B, 1, H, W).
+        """
+        gate = self._open(bands, size)
         if gate.shape[-2:] != size:
             gate = resize(
                 gate, size=size, mode='bilinear', align_corners=False
             )
-        return x * (1 + gate)
+        return gate
 
     def _open(self, bands: Tensor, size: tuple[int, int]) -> Tensor:
-        """The gates (B, 3, h', w') that, resized, are those of this size."""
-        folded = None
-        if self._is_plain():
-            folded = fold_norm(bands, self.gates[0], self.gates[1])
+        """(B, 1, h', w') that, resized, is the mean gate of this size."""
+        conv, norm, _, out_conv, _ = self.gates
+        folded = fold_norm(bands, conv, norm) if self._is_plain() else None
         # Other layers look at the whole map, and so may hooks.
         if folded is None:
-            return self.gates(bands)
-        gate = self.gates[0]._conv_forward(pixels_read(bands, size), *folded)
+            return self.gates(bands).mean(dim=1, keepdim=True)
+        bands = pixels_read(bands, size)
+        weights = (*folded, out_conv.weight, out_conv.bias)
+        if serves(bands, *weights):
+            shape = (NUM_BANDS, -1)
+            weight, bias, out_weight, out_bias = weights
+            return mean_gate(
+                bands,
+                weight.view(*shape, weight.shape[1]),
+                bias.view(shape),
+                out_weight.view(shape),
+                out_bias,
+            )
+        gate = conv._conv_forward(bands, *folded)
         # In place on a view, a gradient would cost a zeroed map and copies.
         gate = F.relu(gate, inplace=not gate.requires_grad)
-        return torch.sigmoid(self.gates[3](gate))
+        return torch.sigmoid(out_conv(gate)).mean(dim=1, keepdim=True)
 
     def _is_plain(self) -> bool:
         """Whether the layers are those made here, and nobody watches them."""

@@ -24,6 +24,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from .backends import requested_backend
 from .layout import contiguous, unit_time_stride
 
 LIBRARY_NAME = '_native_scan.so'
@@ -31,7 +32,7 @@ ISA_VARIABLE = 'MMSEG_CRACKSSM_SCAN_ISA'
 # In the order of the enumeration in csrc/scan.h.
 INSTRUCTION_SETS = ('baseline', 'avx2', 'avx512')
 
-_INTERFACE_VERSION = 4
+_INTERFACE_VERSION = 5
 # SCAN_BAD_CALL of csrc/scan.h.
 BAD_CALL = 2
 # Steps between two saved states: SAVED_EVERY of csrc/blocks.h.
@@ -65,6 +66,39 @@ def unavailable_reason() -> str | None:
 def is_available() -> bool:
     """Whether the compiled kernel is there and fits this version."""
     return _load()[1] is None
+
+
+def serves(*tensors: Tensor | None) -> bool:
+    """Whether the kernel computes with tensors, if it has an operator for it.
+
+    It does in one precision on the CPU, unless the environment variable of
+    the scan's backend asks for another. A traced model holds PyTorch's own
+    operators.
+
+    Args:
+        tensors: None counts for nothing.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    if requested_backend('auto') not in ('auto', 'native'):
+        return False
+    kinds = {(x.device.type, x.dtype) for x in tensors if x is not None}
+    return (
+        kinds in ({('cpu', torch.float32)}, {('cpu', torch.float64)})
+        and is_available()
+    )
+
+
+def serves_maps(*maps: Tensor | None) -> bool:
+    """Whether the kernel takes maps as they lie in memory: channels last.
+
+    Args:
+        maps: (B, C, H, W); None counts for nothing.
+    """
+    return serves(*maps) and all(
+        x is None or x.is_contiguous(memory_format=torch.channels_last)
+        for x in maps
+    )
 
 
 def instruction_set() -> str:
@@ -356,6 +390,12 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
         'scan_paths_backward',
         'gated_norm',
         'gated_norm_backward',
+        'mean_gate',
+        'mean_gate_backward',
+        'upsample_concat',
+        'upsample_concat_backward',
+        'batch_norm_relu',
+        'batch_norm_relu_backward',
     ):
         for function in (name, f'{name}_double'):
             getattr(library, function).argtypes = (ctypes.c_char_p,)

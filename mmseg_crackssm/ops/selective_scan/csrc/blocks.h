@@ -33,6 +33,16 @@
  */
 #define GATE_ROWS 64
 
+/* Rows of a task that merges maps. */
+#define MERGE_ROWS 4
+
+/* Pixels of a task that opens gates. */
+#define GATE_PIXELS 512
+
+/* Numbers of a task of the batch normalisation: twice as many fit the
+ * second-level cache. */
+#define NORM_TASK_NUMBERS 32768
+
 _Static_assert(CHUNK_STEPS % SAVED_EVERY == 0 && SAVED_EVERY % 16 == 0,
                "segments fill chunks, and vectors fill segments");
 

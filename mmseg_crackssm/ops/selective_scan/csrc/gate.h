@@ -1,15 +1,6 @@
 /* The gated normalisation behind the scan: LayerNorm(x) * SiLU(z), row by row,
  * and its gradients. A template like vector.h. */
 
-/* The sum of each of LANES vectors. */
-INLINE void NAME(sum_lanes)(const vec *x, real *sums)
-{
-    vec quads[LANES / 4];
-    for (int q = 0; q < LANES / 4; q++, x += 4)
-        quads[q] = NAME(sum_into_quads)(x[0], x[1], x[2], x[3]);
-    NAME(store)(sums, NAME(sum_quads)(quads, 1));
-}
-
 /* The sums over the channels of `count` <= LANES rows, `stride` apart:
  * of x, or of (x - mean)^2 where means are given. */
 static void NAME(sum_channels)(const real *x, int64_t stride, int64_t count,
@@ -92,11 +83,8 @@ static void NAME(gate_task)(const void *context, int64_t task, void *scratch)
         for (int64_t r = 0; r < count; r++) {
             const vec mean = NAME(broadcast)(means[r]);
             const vec scale = NAME(broadcast)(scales[r]);
-            int64_t c = 0;
-            for (; c + LANES <= channels; c += LANES)
-                NAME(gate_part)(call, x, z, y, mean, scale, c, LANES);
-            if (c < channels)
-                NAME(gate_part)(call, x, z, y, mean, scale, c, channels - c);
+            OVER_PARTS(channels,
+                       NAME(gate_part)(call, x, z, y, mean, scale, c, part));
             x += call->x_row;
             z += call->z_row;
             y += channels;
@@ -171,11 +159,7 @@ static void NAME(gate_rows_backward)(const gate_call *call, int64_t first,
             .dweight = dweight,
             .dbias = dbias,
         };
-        int64_t c = 0;
-        for (; c + LANES <= channels; c += LANES)
-            NAME(gate_part_backward)(call, &row, c, LANES);
-        if (c < channels)
-            NAME(gate_part_backward)(call, &row, c, channels - c);
+        OVER_PARTS(channels, NAME(gate_part_backward)(call, &row, c, part));
         sums[r] = row.sum;
         sums_normal[r] = row.sum_normal;
         rows[r] = row;
@@ -185,11 +169,8 @@ static void NAME(gate_rows_backward)(const gate_call *call, int64_t first,
     for (int64_t r = 0; r < count; r++) {
         const vec shift = NAME(broadcast)(shifts[r] * share);
         const vec slant = NAME(broadcast)(slants[r] * share);
-        int64_t c = 0;
-        for (; c + LANES <= channels; c += LANES)
-            NAME(norm_part_backward)(rows + r, shift, slant, c, LANES);
-        if (c < channels)
-            NAME(norm_part_backward)(rows + r, shift, slant, c, channels - c);
+        OVER_PARTS(channels,
+                   NAME(norm_part_backward)(rows + r, shift, slant, c, part));
     }
 }
 

@@ -1,6 +1,8 @@
 /* Everything that exists once per instruction set; see vector.h. */
 #include "vector.h"
 
+#include "lanes.h"
+
 #include "probe.h"
 
 #include "rows.h"
@@ -17,12 +19,19 @@
 
 #include "gate.h"
 
+#include "mean_gate.h"
+
+#include "merge.h"
+
+#include "batch_norm.h"
+
 #undef real
 #undef lane_int
 #undef vec
 #undef ivec
 #undef unaligned_vec
 #undef SMALL_EXPONENT
+#undef OVER_PARTS
 #undef LANE_PAIRS
 #undef LANE_HALVES
 #undef LANE_QUADS

@@ -187,6 +187,38 @@ static int gate_is_sound(const gate_call *call)
 EXPORT_CALL(gated_norm, run_gate, gate_call, gate_is_sound)
 EXPORT_CALL(gated_norm_backward, run_gate_backward, gate_call, gate_is_sound)
 
+static int merge_is_sound(const merge_call *call)
+{
+    return call->batch > 0 && call->height > 0 && call->width > 0 &&
+           call->out_height > 0 && call->out_width > 0 &&
+           call->x_channels > 0 && call->skip_channels >= 0 &&
+           call->n_threads > 0;
+}
+
+EXPORT_CALL(upsample_concat, run_merge, merge_call, merge_is_sound)
+EXPORT_CALL(upsample_concat_backward, run_merge_backward, merge_call,
+            merge_is_sound)
+
+static int batch_norm_is_sound(const batch_norm_call *call)
+{
+    return call->rows > 0 && call->channels > 0 && call->n_threads > 0;
+}
+
+EXPORT_CALL(batch_norm_relu, run_batch_norm_relu, batch_norm_call,
+            batch_norm_is_sound)
+EXPORT_CALL(batch_norm_relu_backward, run_batch_norm_relu_backward,
+            batch_norm_call, batch_norm_is_sound)
+
+static int mean_gate_is_sound(const mean_gate_call *call)
+{
+    return call->batch > 0 && call->groups > 0 && call->channels > 0 &&
+           call->hidden > 0 && call->pixels > 0 && call->n_threads > 0;
+}
+
+EXPORT_CALL(mean_gate, run_mean_gate, mean_gate_call, mean_gate_is_sound)
+EXPORT_CALL(mean_gate_backward, run_mean_gate_backward, mean_gate_call,
+            mean_gate_is_sound)
+
 /* Computes exponentials in this level's vectors, for timing: on each thread
  * `n_repeats` times as many as fit the first-level cache. Returns their
  * number, 0 for bad sizes or where memory is missing. */

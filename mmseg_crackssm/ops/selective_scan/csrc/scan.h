@@ -18,7 +18,7 @@
 
 /* Raise it whenever scan_call or the meaning of a field changes: native.py
  * refuses a library left over from an older build. */
-#define SCAN_INTERFACE_VERSION 4
+#define SCAN_INTERFACE_VERSION 5
 
 enum { SCAN_OK = 0, SCAN_NO_MEMORY = 1, SCAN_BAD_CALL = 2 };
 
@@ -94,5 +94,62 @@ typedef struct {
     int64_t n_threads;
     double eps;
 } gate_call;
+
+/* What the first convolution of a decoder level reads, maps in channels-last
+ * memory:
+ *
+ *     y = cat(x resized, skip) * (1 + gate)
+ *
+ * resized bilinearly, without aligned corners. All tensors are contiguous. */
+typedef struct {
+    const void *x;         /* (batch, height, width, x_channels) */
+    const void *skip;      /* (batch, out_height, out_width, skip_channels) */
+    const void *gate;      /* (batch, out_height, out_width); NULL: none */
+    void *y;               /* forward: like skip, with all the channels */
+    const void *dy;        /* backward from here on: like y */
+    void *dx, *dskip;
+    void *dgate;           /* NULL: not wanted */
+    int64_t batch, height, width, out_height, out_width;
+    int64_t x_channels, skip_channels;
+    int64_t n_threads;
+} merge_call;
+
+/* Batch normalisation in training, then ReLU:
+ *
+ *     y = max(0, (x - mean) / sqrt(variance + eps) * weight + bias)
+ *
+ * with mean and variance (the biased one) of each channel over the rows. All
+ * tensors are contiguous. */
+typedef struct {
+    const void *x;               /* (rows, channels) */
+    const void *weight, *bias;   /* (channels) */
+    void *mean, *variance;       /* (channels): from the forward */
+    void *y;                     /* forward: (rows, channels) */
+    const void *dy;              /* backward from here on: (rows, channels) */
+    void *dx;                    /* (rows, channels) */
+    void *dweight, *dbias;       /* (channels) */
+    int64_t rows, channels;
+    int64_t n_threads;
+    double eps;
+} batch_norm_call;
+
+/* The mean of one gate per group of channels, at each pixel:
+ *
+ *     y = mean over groups of logistic(<out_weight, max(0, hidden)> + out_bias)
+ *     hidden = weight x + bias
+ *
+ * All tensors are contiguous. */
+typedef struct {
+    const void *x;                  /* (batch, groups, channels, pixels) */
+    const void *weight;             /* (groups, hidden, channels) */
+    const void *bias, *out_weight;  /* (groups, hidden) */
+    const void *out_bias;           /* (groups) */
+    void *y;                        /* forward: (batch, pixels) */
+    const void *dy;                 /* backward from here on: like y */
+    void *dx;                       /* NULL: not wanted */
+    void *dweight, *dbias, *dout_weight, *dout_bias;
+    int64_t batch, groups, channels, hidden, pixels;
+    int64_t n_threads;
+} mean_gate_call;
 
 #endif
