@@ -29,7 +29,7 @@ SET_UP_STAMP := .set-up-$(call checksum,$(ENV_FILES) $(INSTALL_FILES))
 TASKS_STAMP := tasks/.env-$(call checksum,$(ENV_FILES) $(TASKS))
 # Where a compilation fails, the installation goes on without the kernel: an
 # older one must not be tested in its place.
-KERNEL := mmseg_crackssm/ops/selective_scan/_native_scan.so
+KERNEL := mmseg_crackssm/ops/native/_native.so
 
 .PHONY: help venv demo test test-openmmlab test-tasks test-triton fuzz \
 	sanitize lint format build clean

@@ -44,8 +44,8 @@ class BuildPyWithMim(build_py):
             )
 
 
-class BuildNativeScan(build_ext):
-    """Compile the CPU kernel of the selective scan.
+class BuildNativeKernel(build_ext):
+    """Compile the C kernel for the CPU.
 
     It is a plain shared library for ctypes, the same for every Python: its
     name carries no Python version.
@@ -58,18 +58,18 @@ class BuildNativeScan(build_ext):
         return ext.export_symbols
 
 
-def native_scan() -> Extension:
+def native_kernel() -> Extension:
     """The kernel; without a C compiler the installation goes on without it.
 
     No flag names a processor: the library chooses its instruction set when it
     is loaded. ``-ffast-math`` must stay out: loading a library linked with it
     switches the whole process to flushing denormal numbers.
     """
-    source = f'{PACKAGE}/ops/selective_scan/csrc'
+    source = f'{PACKAGE}/ops/native/csrc'
     strip = ['-Wl,-s'] if sys.platform.startswith('linux') else []
     return Extension(
-        f'{PACKAGE}.ops.selective_scan._native_scan',
-        sources=[f'{source}/scan.c', f'{source}/parallel.c'],
+        f'{PACKAGE}.ops.native._native',
+        sources=[f'{source}/native.c', f'{source}/parallel.c'],
         depends=sorted(
             str(path.relative_to(ROOT)) for path in (ROOT / source).glob('*.h')
         ),
@@ -89,6 +89,6 @@ def native_scan() -> Extension:
 
 
 setup(
-    cmdclass={'build_ext': BuildNativeScan, 'build_py': BuildPyWithMim},
-    ext_modules=[native_scan()],
+    cmdclass={'build_ext': BuildNativeKernel, 'build_py': BuildPyWithMim},
+    ext_modules=[native_kernel()],
 )

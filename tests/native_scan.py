@@ -5,13 +5,14 @@ import re
 import pytest
 import torch
 
-from mmseg_crackssm.ops.selective_scan import native
+from mmseg_crackssm.ops import native
+from mmseg_crackssm.ops.selective_scan import native as backend
 from mmseg_crackssm.ops.selective_scan.reference import (
     selective_scan_reference,
 )
 
 NAMES = ('u', 'delta', 'A', 'B', 'C', 'D', 'delta_bias')
-REASON = native._load()[1]
+REASON = native.library._load()[1]
 needs_kernel = pytest.mark.skipif(
     REASON is not None, reason=f'native scan: {REASON}'
 )
@@ -35,11 +36,11 @@ def draw(dim=20, length=129, d_state=4, groups=2, batch=2, seed=0):
 
 
 def struct_format(repo_root, name):
-    """A structure of csrc/scan.h as Python's ``struct`` writes it.
+    """A structure of csrc/calls.h as Python's ``struct`` writes it.
 
     Pointers, then 64-bit integers, then doubles.
     """
-    header = repo_root / 'mmseg_crackssm/ops/selective_scan/csrc/scan.h'
+    header = repo_root / 'mmseg_crackssm/ops/native/csrc/calls.h'
     before, _, _ = header.read_text().partition(f'}} {name};')
     fields = re.sub(r'/\*.*?\*/', '', before, flags=re.S)
     lines = [line.strip() for line in fields.split('{')[-1].split(';')]
@@ -65,8 +66,8 @@ def run_native(inputs, softplus=True, dy=None):
     """Output and gradients by name."""
     arguments = [inputs.get(name) for name in NAMES]
     dy = output_gradient(inputs['u']) if dy is None else dy
-    y, states = native.forward(*arguments, softplus, True)
-    grads = native.backward(dy.to(y.dtype), *arguments, softplus, states)
+    y, states = backend.forward(*arguments, softplus, True)
+    grads = backend.backward(dy.to(y.dtype), *arguments, softplus, states)
     return {'y': y, **dict(zip(NAMES, grads, strict=True))}
 
 

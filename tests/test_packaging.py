@@ -211,7 +211,7 @@ def test_wheel_is_complete(wheel, source_copy):
     for name in files_below(source_copy, 'configs', 'tools'):
         expected.add(f'mmseg_crackssm/.mim/{name}')
     if c_compiler() is not None:
-        expected.add('mmseg_crackssm/ops/selective_scan/_native_scan.so')
+        expected.add('mmseg_crackssm/ops/native/_native.so')
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert 'mmseg_crackssm/.mim/tools/train.py' in expected
@@ -331,7 +331,7 @@ def test_make_refuses_an_old_python(repo_root, tmp_path):
 @pytest.mark.skipif(shutil.which('make') is None, reason='needs make')
 def test_make_clean_leaves_no_compiled_kernel(repo_root, tmp_path):
     shutil.copy(repo_root / 'Makefile', tmp_path)
-    kernel = tmp_path / 'mmseg_crackssm/ops/selective_scan/_native_scan.so'
+    kernel = tmp_path / 'mmseg_crackssm/ops/native/_native.so'
     kernel.parent.mkdir(parents=True)
     kernel.touch()
     subprocess.run(

@@ -12,10 +12,10 @@ import torch
 from prettytable import PrettyTable
 
 from ..apis.errors import UsageError, run_cli
+from ..ops import native
 from ..ops.selective_scan import (
     BACKENDS,
     available_backends,
-    native,
     resolve_backend,
 )
 from ..ops.selective_scan.backends import REFERENCE

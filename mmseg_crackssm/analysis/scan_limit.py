@@ -34,7 +34,7 @@ from functools import partial
 
 import torch
 
-from ..ops.selective_scan import native
+from ..ops import native
 from .measure import Timing
 
 FORWARD = 'forward'

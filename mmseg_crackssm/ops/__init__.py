@@ -1,8 +1,11 @@
 """Pure functions: selective scan, scan orders, sampling, wavelets."""
 
 from .adaptive_sample import adaptive_sample
-from .batch_norm import batch_norm_relu
-from .mean_gate import mean_gate
+from .native.batch_norm import batch_norm_relu
+from .native.gated_norm import gated_norm
+from .native.mean_gate import mean_gate
+from .native.serving import serves, serves_maps
+from .native.upsample_concat import upsample_concat
 from .reorder import gather_tokens, intensity_order, scatter_tokens
 from .scan_order import (
     SCAN_ORDERS,
@@ -13,13 +16,10 @@ from .scan_order import (
 )
 from .selective_scan import (
     available_backends,
-    gated_norm,
     resolve_backend,
     selective_scan,
     selective_scan_paths,
 )
-from .selective_scan.native import serves, serves_maps
-from .upsample_concat import upsample_concat
 from .wavelet import DWT_MODES, dwt2
 
 __all__ = [

@@ -24,7 +24,7 @@ from mmseg_crackssm.analysis.scan_limit import (
     make_limit,
     make_probes,
 )
-from mmseg_crackssm.ops.selective_scan import available_backends, native
+from mmseg_crackssm.ops import available_backends, native
 
 GRADIENTS = {'u', 'delta', 'A', 'B', 'C', 'D', 'delta_bias'}
 CASE = ('--case', '1', '4', '9', '2', '2')

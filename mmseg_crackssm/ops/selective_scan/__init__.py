@@ -7,7 +7,6 @@ from .backends import (
     unavailable_reason,
 )
 from .flops import selective_scan_backward_flops, selective_scan_flops
-from .gate import gated_norm
 from .interface import selective_scan
 from .paths import selective_scan_paths
 from .reference import selective_scan_reference
@@ -15,7 +14,6 @@ from .reference import selective_scan_reference
 __all__ = [
     'BACKENDS',
     'available_backends',
-    'gated_norm',
     'resolve_backend',
     'selective_scan',
     'selective_scan_backward_flops',

@@ -17,16 +17,17 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.utils.flop_counter import register_flop_formula
 
+from .. import native
 from ..registration import (
     Operator,
     differentiated,
     differentiated_once,
     register_operators,
 )
-from . import native
 from .flops import selective_scan_backward_flops, selective_scan_flops
+from .native import states_shape
 
-# path_call of csrc/scan.h: 16 pointers, then 9 sizes and switches.
+# path_call of csrc/calls.h: 16 pointers, then 9 sizes and switches.
 _CALL = struct.Struct('16P9q')
 _INPUTS = (
     'Tensor tokens, Tensor projected, Tensor dt_weight, Tensor A, Tensor D, '
@@ -146,7 +147,7 @@ def _states_shape(
 ) -> tuple[int, ...]:
     batch, length, dim = tokens.shape
     n_paths = dt_weight.shape[0]
-    return native.states_shape(
+    return states_shape(
         batch, n_paths * dim, length, A.shape[1], n_paths, tokens.device.type
     )
 
@@ -171,7 +172,7 @@ def _run(
     batch, length, dim = tokens.shape
     n_paths, _, rank = dt_weight.shape
     packed = _CALL.pack(
-        *(0 if x is None else x.data_ptr() for x in (*inputs, *outputs)),
+        *native.addresses(*inputs, *outputs),
         n_paths * length if paths.dim() == 3 else 0,
         batch,
         dim,
@@ -182,13 +183,13 @@ def _run(
         merge,
         torch.get_num_threads(),
     )
-    if tokens.dtype == torch.float64:
-        function += '_double'
-    if native.call(function, packed) == native.BAD_CALL:
+    try:
+        native.call(function, packed, tokens)
+    except native.BadCallError as error:
         raise ValueError(
             f'paths: expected indices of tokens, 0 to {length - 1}, got '
             f'{paths.min().item()} to {paths.max().item()}.'
-        )
+        ) from error
 
 
 def _scan(*args: Any) -> Tensor:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_crackssm.analysis import count_flops
 from mmseg_crackssm.models.layers import S6
-from mmseg_crackssm.ops.selective_scan import native
+from mmseg_crackssm.ops.native import serving
 
 SIZE = (64, 96)
 
@@ -72,7 +72,7 @@ def unfuse(monkeypatch):
             if isinstance(module, S6):
                 module.fused = False
         # Of the kernel only the scan remains.
-        monkeypatch.setattr(native, 'requested_backend', lambda _: 'torch')
+        monkeypatch.setattr(serving, 'requested_backend', lambda _: 'torch')
 
     return change
 

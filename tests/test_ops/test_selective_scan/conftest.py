@@ -5,10 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from native_scan import REASON
 from torch import Tensor
 
-from mmseg_crackssm.ops.selective_scan import native
 from triton_support import INTERPRETED, mend_interpreter
 
 
@@ -53,47 +51,6 @@ def make_inputs() -> Callable[..., dict[str, Tensor]]:
         }
 
     return make
-
-
-def has_instruction_set(name):
-    if REASON is not None:
-        return False
-    level = native.INSTRUCTION_SETS.index(name)
-    found = native._library().scan_set_level(level) == level
-    native._library().scan_set_level(-1)
-    return found
-
-
-@pytest.fixture
-def best_instruction_set():
-    """Leave the best instruction set behind, whatever a test forces."""
-    yield
-    native.set_instruction_set(None)
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(
-            name,
-            marks=pytest.mark.skipif(
-                not has_instruction_set(name),
-                reason=f'no kernel, or this processor lacks {name}',
-            ),
-        )
-        for name in native.INSTRUCTION_SETS
-    ]
-)
-def instruction_set(request, best_instruction_set):
-    native.set_instruction_set(request.param)
-    return request.param
-
-
-@pytest.fixture
-def threads():
-    """A function that sets the number of threads for one test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=INTERPRETED)

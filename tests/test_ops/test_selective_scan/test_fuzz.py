@@ -13,8 +13,7 @@ import torch
 from hypothesis import HealthCheck, assume, example, given, settings
 from torch import Tensor
 
-from mmseg_crackssm.ops import available_backends, selective_scan
-from mmseg_crackssm.ops.selective_scan import native
+from mmseg_crackssm.ops import available_backends, native, selective_scan
 from mmseg_crackssm.ops.selective_scan.tiles import CHUNK_STEPS
 from scan_error import NAMES, error_bounds, steps_and_errors
 from triton_support import INTERPRETED

@@ -1,66 +1,21 @@
-/* Runs the C scan over many shapes, each array in a heap block of its exact
- * size: for address and undefined-behaviour sanitizers, and for processors
- * without Python.
- *
- *     scan_driver [CASES]
- *
- * A fixed grid of shapes, whose checksum it prints, then CASES random calls:
- * with gaps between rows, rows that several channels share, absent arguments,
- * and numbers that are not finite. Fails on a status, or on a result that is
- * not finite where all inputs are. */
+/* The scan, on sequences and along paths. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "scan.h"
+#include "calls.h"
+#include "driver.h"
 
-int scan_forward(const scan_call *call);
+int scan(const scan_call *call);
 int scan_backward(const scan_call *call);
-int scan_forward_double(const scan_call *call);
+int scan_double(const scan_call *call);
 int scan_backward_double(const scan_call *call);
 int scan_paths(const path_call *call);
 int scan_paths_double(const path_call *call);
 int scan_paths_backward(const path_call *call);
 int scan_paths_backward_double(const path_call *call);
-int gated_norm(const gate_call *call);
-int gated_norm_double(const gate_call *call);
-int gated_norm_backward(const gate_call *call);
-int gated_norm_backward_double(const gate_call *call);
-int gated_norm_task_rows(void);
 int scan_saved_every(void);
-int scan_set_level(int level);
-int64_t scan_probe_exp(int64_t n_repeats, int64_t n_threads);
-
-static unsigned state = 1;
-
-static double draw(void)
-{
-    state = state * 1664525u + 1013904223u;
-    return (state >> 8) / 16777216.0;
-}
-
-static void *make(int64_t n, int is_double, double low, double high)
-{
-    void *array = malloc((size_t)n * (is_double ? 8 : 4));
-    for (int64_t i = 0; i < n; i++) {
-        double x = low + (high - low) * draw();
-        if (is_double)
-            ((double *)array)[i] = x;
-        else
-            ((float *)array)[i] = (float)x;
-    }
-    return array;
-}
-
-static double sum(const void *array, int64_t n, int is_double)
-{
-    double total = 0;
-    for (int64_t i = 0; i < n; i++)
-        total += fabs(is_double ? ((const double *)array)[i]
-                                : ((const float *)array)[i]);
-    return total;
-}
 
 typedef struct {
     int64_t batch, dim, length, n, groups;
@@ -71,26 +26,6 @@ typedef struct {
     int shares_rows;    /* stride 0 between channels, and between states */
     int is_extreme;     /* some inputs are huge, infinite or NaN */
 } scan_case;
-
-/* Rows of `length` numbers; no gap follows the last one. */
-static int64_t rows_size(int64_t rows, int64_t length, int64_t stride)
-{
-    return (rows - 1) * stride + length;
-}
-
-static void spoil(void *array, int64_t n, int is_double)
-{
-    const double values[] = {INFINITY, -INFINITY, NAN, 1e38, -1e38, 1e-40};
-    for (int64_t i = 0; i < n; i++) {
-        if (draw() > 0.02)
-            continue;
-        double x = values[(int)(6 * draw())];
-        if (is_double)
-            ((double *)array)[i] = x;
-        else
-            ((float *)array)[i] = (float)x;
-    }
-}
 
 static double run(scan_case c)
 {
@@ -148,8 +83,8 @@ static double run(scan_case c)
         .n_groups = c.groups, .use_softplus = c.use_softplus,
         .n_threads = c.n_threads,
     };
-    int status = is_double ? scan_forward_double(&call)
-                           : scan_forward(&call);
+    int status = is_double ? scan_double(&call)
+                           : scan(&call);
     if (c.has_states)
         status |= is_double ? scan_backward_double(&call)
                             : scan_backward(&call);
@@ -161,7 +96,7 @@ static double run(scan_case c)
     for (int i = 0; i < 8; i++)
         free(inputs[i]);
     free(states);
-    if (status != SCAN_OK || (!c.is_extreme && !isfinite(total))) {
+    if (status != CALL_OK || (!c.is_extreme && !isfinite(total))) {
         fprintf(stderr, "status %d, checksum %g for B %d, D %d, L %d, N %d, "
                 "G %d\n", status, total, (int)batch, (int)dim, (int)length,
                 (int)n, (int)c.groups);
@@ -239,13 +174,13 @@ static double run_paths(path_case c)
     call.states = NULL;
     paths[0] = c.length;
     if ((is_double ? scan_paths_double(&call) : scan_paths(&call)) !=
-        SCAN_BAD_CALL)
+        CALL_IS_BAD)
         status = -1;
     for (int i = 0; i < 6; i++)
         free(inputs[i]);
     free(paths);
     free(dy);
-    if (status != SCAN_OK || (!c.is_extreme && !isfinite(total))) {
+    if (status != CALL_OK || (!c.is_extreme && !isfinite(total))) {
         fprintf(stderr, "paths: status %d, checksum %g for B %d, D %d, L %d, "
                 "N %d, K %d, R %d\n", status, total, (int)c.batch,
                 (int)c.dim, (int)c.length, (int)c.n, (int)c.paths,
@@ -255,57 +190,7 @@ static double run_paths(path_case c)
     return total;
 }
 
-typedef struct {
-    int64_t rows, channels, n_threads;
-    int64_t gap; /* numbers between two rows of an input */
-    int is_double, is_extreme;
-} gate_case;
-
-static double run_gate(gate_case c)
-{
-    const int is_double = c.is_double;
-    const int64_t row = c.channels + c.gap;
-    const int64_t in_size = rows_size(c.rows, c.channels, row);
-    const int64_t size = c.rows * c.channels;
-    const int64_t tasks =
-        (c.rows + gated_norm_task_rows() - 1) / gated_norm_task_rows();
-    const int64_t in_sizes[] = {in_size, in_size, in_size, c.channels,
-                                c.channels};
-    const int64_t out_sizes[] = {size, size, size, tasks * 2 * c.channels};
-    void *in[5], *out[4];
-    for (int i = 0; i < 5; i++) {
-        in[i] = make(in_sizes[i], is_double, -2, 2);
-        if (c.is_extreme)
-            spoil(in[i], in_sizes[i], is_double);
-    }
-    for (int i = 0; i < 4; i++)
-        out[i] = make(out_sizes[i], is_double, 0, 0);
-    gate_call call = {
-        .x = in[0], .z = in[1], .weight = in[3], .bias = in[4],
-        .y = out[0], .dy = in[2], .dx = out[1], .dz = out[2],
-        .partial_sums = out[3], .x_row = row, .z_row = row, .dy_row = row,
-        .rows = c.rows, .channels = c.channels, .n_threads = c.n_threads,
-        .eps = 1e-5,
-    };
-    int status = is_double ? gated_norm_double(&call) : gated_norm(&call);
-    status |= is_double ? gated_norm_backward_double(&call)
-                        : gated_norm_backward(&call);
-    double total = 0;
-    for (int i = 0; i < 4; i++) {
-        total += sum(out[i], out_sizes[i], is_double) / (double)out_sizes[i];
-        free(out[i]);
-    }
-    for (int i = 0; i < 5; i++)
-        free(in[i]);
-    if (status != SCAN_OK || (!c.is_extreme && !isfinite(total))) {
-        fprintf(stderr, "gate: status %d, checksum %g for %d rows of %d\n",
-                status, total, (int)c.rows, (int)c.channels);
-        exit(1);
-    }
-    return total;
-}
-
-static double run_grid(int is_double)
+double run_scan_grid(int is_double)
 {
     const int64_t lengths[] = {1, 7, 31, 32, 33, 127, 128, 129, 300};
     const int64_t dims[] = {4, 20, 64}, states[] = {1, 2, 4, 5, 8, 16, 17};
@@ -325,19 +210,11 @@ static double run_grid(int is_double)
                     .paths = 1 << (n % 3), .rank = d, .n_threads = 3,
                     .is_double = is_double, .merges = n % 2,
                     .shares_paths = d % 2,
-                }) + run_gate((gate_case){
-                    .rows = lengths[l], .channels = dims[d] + states[n] - 1,
-                    .n_threads = 3, .gap = n, .is_double = is_double,
                 });
     return total;
 }
 
-static int64_t draw_up_to(int64_t most)
-{
-    return 1 + (int64_t)((double)most * draw());
-}
-
-static void run_random(int is_double)
+void run_scan_random(int is_double)
 {
     const int64_t groups = draw_up_to(4);
     const int64_t most = draw() < 0.1 ? 600 : 140;
@@ -361,27 +238,4 @@ static void run_random(int is_double)
         .merges = draw() < 0.5, .shares_paths = draw() < 0.5,
         .is_extreme = draw() < 0.3,
     });
-    run_gate((gate_case){
-        .rows = draw_up_to(most), .channels = draw_up_to(90),
-        .n_threads = draw_up_to(4), .gap = draw_up_to(20) - 1,
-        .is_double = is_double, .is_extreme = draw() < 0.3,
-    });
-}
-
-int main(int argc, char **argv)
-{
-    const long cases = argc > 1 ? atol(argv[1]) : 0;
-    for (int level = 0; level < 4; level++) {
-        const int is_double = level == 3;
-        if (!is_double && scan_set_level(level) != level)
-            continue;
-        state = 1;
-        printf("%s %.6g\n", is_double ? "double" : "float",
-               run_grid(is_double));
-        for (long i = 0; i < cases; i++)
-            run_random(is_double);
-        if (!is_double && scan_probe_exp(2, 3) < 1)
-            return 1;
-    }
-    return 0;
 }

@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #endif
 
-#include "scan.h"
+#include "calls.h"
 
 /* What GCC makes of `#pragma omp parallel`. LLVM's and Intel's runtimes
  * export it too. Linking with -fopenmp would tie this library to one runtime
@@ -104,6 +104,6 @@ int run_tasks(task_function function, const void *context, int64_t n_tasks,
         GOMP_parallel(work_on_queue, &queue, (unsigned)n_threads, 0);
     else
         work_on_queue(&queue);
-    return atomic_load(&queue.done_tasks) == n_tasks ? SCAN_OK
-                                                     : SCAN_NO_MEMORY;
+    return atomic_load(&queue.done_tasks) == n_tasks ? CALL_OK
+                                                     : CALL_NO_MEMORY;
 }

@@ -206,11 +206,11 @@ static int NAME(backward)(const scan_call *call)
     const size_t more = (size_t)((n_tasks - plan.n_sequences) * plan.stride);
     plan.more_dB = malloc(2 * more * sizeof(real));
     if (plan.more_dB == NULL)
-        return SCAN_NO_MEMORY;
+        return CALL_NO_MEMORY;
     plan.more_dC = (real *)plan.more_dB + more;
     int status = run_tasks(NAME(backward_task), &plan, n_tasks,
                            call->n_threads, scratch);
-    if (status == SCAN_OK)
+    if (status == CALL_OK)
         status = run_tasks(NAME(add_parts_task), &plan,
                            2 * plan.n_sequences, call->n_threads,
                            sizeof(vec));

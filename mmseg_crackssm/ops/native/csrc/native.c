@@ -1,5 +1,5 @@
-/* The selective scan for each instruction set, and the choice among them. */
-#include "scan.h"
+/* The kernel for each instruction set, and the choice among them. */
+#include "calls.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -89,11 +89,11 @@ static int best_level(void)
         __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl"))
-        return SCAN_AVX512;
+        return LEVEL_AVX512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return SCAN_AVX2;
+        return LEVEL_AVX2;
 #endif
-    return SCAN_BASELINE;
+    return LEVEL_BASELINE;
 }
 
 static int current_level;
@@ -103,17 +103,15 @@ __attribute__((constructor)) static void choose_level(void)
     current_level = best_level();
 }
 
-EXPORT int scan_interface_version(void) { return SCAN_INTERFACE_VERSION; }
-
-EXPORT int scan_call_size(void) { return (int)sizeof(scan_call); }
+EXPORT int native_interface_version(void) { return NATIVE_INTERFACE_VERSION; }
 
 /* The level in use. */
-EXPORT int scan_level(void) { return current_level; }
+EXPORT int native_level(void) { return current_level; }
 
 /* Switches to another level that this processor has; -1: to its best one.
  * Returns the level in use. Saved states are good for their own level only.
  */
-EXPORT int scan_set_level(int level)
+EXPORT int native_set_level(int level)
 {
     int best = best_level();
     if (level < 0)
@@ -123,7 +121,7 @@ EXPORT int scan_set_level(int level)
     return current_level;
 }
 
-EXPORT int scan_has_threads(void) { return have_threads(); }
+EXPORT int native_has_threads(void) { return have_threads(); }
 
 EXPORT int scan_saved_every(void) { return SAVED_EVERY; }
 
@@ -139,8 +137,8 @@ static int is_sound(const scan_call *call)
 /* `name` of the level in use, on this call. */
 #if defined(__x86_64__)
 #define ON_CURRENT_LEVEL(name, ...)                                   \
-    (current_level == SCAN_AVX512 ? name##_avx512(__VA_ARGS__)        \
-     : current_level == SCAN_AVX2 ? name##_avx2(__VA_ARGS__)          \
+    (current_level == LEVEL_AVX512 ? name##_avx512(__VA_ARGS__)        \
+     : current_level == LEVEL_AVX2 ? name##_avx2(__VA_ARGS__)          \
                                   : name##_baseline(__VA_ARGS__))
 #else
 #define ON_CURRENT_LEVEL(name, ...) name##_baseline(__VA_ARGS__)
@@ -152,14 +150,14 @@ static int is_sound(const scan_call *call)
     EXPORT int name(const call_type *call)                            \
     {                                                                 \
         return call_is_sound(call) ? ON_CURRENT_LEVEL(run, call)      \
-                                   : SCAN_BAD_CALL;                   \
+                                   : CALL_IS_BAD;                   \
     }                                                                 \
     EXPORT int name##_double(const call_type *call)                   \
     {                                                                 \
-        return call_is_sound(call) ? run##_double(call) : SCAN_BAD_CALL; \
+        return call_is_sound(call) ? run##_double(call) : CALL_IS_BAD; \
     }
 
-EXPORT_CALL(scan_forward, forward, scan_call, is_sound)
+EXPORT_CALL(scan, forward, scan_call, is_sound)
 EXPORT_CALL(scan_backward, backward, scan_call, is_sound)
 
 static int paths_are_sound(const path_call *call)
@@ -222,7 +220,7 @@ EXPORT_CALL(mean_gate_backward, run_mean_gate_backward, mean_gate_call,
 /* Computes exponentials in this level's vectors, for timing: on each thread
  * `n_repeats` times as many as fit the first-level cache. Returns their
  * number, 0 for bad sizes or where memory is missing. */
-EXPORT int64_t scan_probe_exp(int64_t n_repeats, int64_t n_threads)
+EXPORT int64_t native_probe_exp(int64_t n_repeats, int64_t n_threads)
 {
     if (n_repeats < 1 || n_threads < 1)
         return 0;

@@ -1,6 +1,6 @@
 /* Vectors of LANES numbers: arithmetic, exp2, softplus.
  *
- * A template: scan.c includes it once per instruction set, having defined
+ * A template: native.c includes it once per instruction set, having defined
  *   LANES          numbers per vector
  *   REAL_IS_DOUBLE 0: float, 1: double
  *   NAME(x)        a name of its own for everything defined here

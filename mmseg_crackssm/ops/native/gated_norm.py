@@ -1,6 +1,6 @@
 """LayerNorm and gate behind a scan, in one pass over the tokens.
 
-A part of the ``native`` backend. Where PyTorch normalises, gates and
+Where PyTorch normalises, gates and
 multiplies in three passes, with a map in memory after each, the C kernel
 reads both operands once and writes the result; its backward computes again
 what it needs of the forward.
@@ -19,9 +19,9 @@ from ..registration import (
     differentiated_once,
     register_operators,
 )
-from . import native
+from .library import GATE_ROWS, addresses, call
 
-# gate_call of csrc/scan.h: 9 pointers, 6 sizes and strides, eps.
+# gate_call of csrc/calls.h: 9 pointers, 6 sizes and strides, eps.
 _CALL = struct.Struct('9P6qd')
 _INPUTS = 'Tensor x, Tensor z, Tensor weight, Tensor bias, float eps'
 
@@ -100,11 +100,8 @@ def _run(
     x, z = (_rows(tensor) for tensor in inputs[:2])
     weight, bias = (tensor.contiguous() for tensor in inputs[2:])
     dy = None if dy is None else _rows(dy)
-    if x.dtype == torch.float64:
-        function += '_double'
-    tensors = (x, z, weight, bias, y, dy, *gradients)
     packed = _CALL.pack(
-        *(0 if tensor is None else tensor.data_ptr() for tensor in tensors),
+        *addresses(x, z, weight, bias, y, dy, *gradients),
         x.stride(0),
         z.stride(0),
         0 if dy is None else dy.stride(0),
@@ -112,11 +109,7 @@ def _run(
         torch.get_num_threads(),
         eps,
     )
-    if native.call(function, packed) == native.BAD_CALL:
-        raise RuntimeError(
-            f'{function} of {native.LIBRARY_NAME}: sizes out of range for x '
-            f'of shape {tuple(inputs[0].shape)}.'
-        )
+    call(function, packed, x)
 
 
 def _gated_norm(
@@ -136,7 +129,7 @@ def _gated_norm_backward(
         return dx, dz, torch.zeros_like(weight), torch.zeros_like(bias)
     # One share per task: their sum has a fixed order.
     channels = x.shape[-1]
-    n_tasks = -(-(x.numel() // channels) // native.GATE_ROWS)
+    n_tasks = -(-(x.numel() // channels) // GATE_ROWS)
     shares = x.new_empty(n_tasks, 2, channels)
     _run(
         'gated_norm_backward',

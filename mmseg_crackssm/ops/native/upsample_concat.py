@@ -1,6 +1,6 @@
 """What a decoder level reads, in one pass over its map.
 
-A part of the C kernel. Where PyTorch resizes one map, copies it beside
+Where PyTorch resizes one map, copies it beside
 another and multiplies both by a gate, with a map in memory after each, the
 kernel writes the result at once; its backward computes again what it needs of
 the forward.
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .registration import (
+from ..registration import (
     Operator,
     differentiated,
     differentiated_once,
     register_operators,
     without_absent,
 )
-from .selective_scan import native
+from .library import addresses, call
 
-# merge_call of csrc/scan.h: 8 pointers, then 8 sizes.
+# merge_call of csrc/calls.h: 8 pointers, then 8 sizes.
 _CALL = struct.Struct('8P8q')
 _INPUTS = 'Tensor x, Tensor? skip, Tensor? gate, SymInt[] size'
 
@@ -109,13 +109,8 @@ def _run(
     """
     # The names keep the copies alive during the call.
     x, skip, gate = (_channels_last(tensor) for tensor in inputs)
-    if x.dtype == torch.float64:
-        function += '_double'
     packed = _CALL.pack(
-        *(
-            0 if tensor is None else tensor.data_ptr()
-            for tensor in (x, skip, gate, *outputs)
-        ),
+        *addresses(x, skip, gate, *outputs),
         x.shape[0],
         *x.shape[2:],
         *size,
@@ -123,11 +118,7 @@ def _run(
         0 if skip is None else skip.shape[1],
         torch.get_num_threads(),
     )
-    if native.call(function, packed) == native.BAD_CALL:
-        raise RuntimeError(
-            f'{function} of {native.LIBRARY_NAME}: sizes out of range for x '
-            f'of shape {tuple(x.shape)}.'
-        )
+    call(function, packed, x)
 
 
 def _upsample_concat(

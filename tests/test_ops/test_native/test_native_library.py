@@ -10,7 +10,8 @@ import pytest
 from native_scan import REASON, draw, needs_kernel, struct_format
 
 from checks import c_compiler
-from mmseg_crackssm.ops.selective_scan import native
+from mmseg_crackssm.ops.native import library
+from mmseg_crackssm.ops.selective_scan import native as backend
 
 
 def test_kernel_is_there_where_it_can_be_compiled():
@@ -23,6 +24,7 @@ def test_kernel_is_there_where_it_can_be_compiled():
 RUNTIMES_SCRIPT = """
 import re
 import torch
+from mmseg_crackssm.ops.native import library
 from mmseg_crackssm.ops.selective_scan import native
 
 def runtimes():
@@ -35,7 +37,7 @@ before = runtimes()
 x = torch.rand(1, 64, 40)
 B = torch.rand(1, 1, 2, 40)
 native.forward(x, x, -torch.rand(64, 2), B, B, None, None, True, False)
-print(before == runtimes(), native._library().scan_has_threads())
+print(before == runtimes(), library._library().native_has_threads())
 """
 
 
@@ -56,62 +58,62 @@ def test_no_second_openmp_runtime(repo_root):
 
 @needs_kernel
 def test_forced_instruction_set(monkeypatch, best_instruction_set):
-    native.set_instruction_set('baseline')
-    assert native.instruction_set() == 'baseline'
+    library.set_instruction_set('baseline')
+    assert library.instruction_set() == 'baseline'
     with pytest.raises(ValueError, match="expected one of .* got 'mmx'"):
-        native.set_instruction_set('mmx')
+        library.set_instruction_set('mmx')
 
-    native._load.cache_clear()
-    monkeypatch.setenv(native.ISA_VARIABLE, 'baseline')
-    assert native.instruction_set() == 'baseline'
-    native._load.cache_clear()
-    monkeypatch.delenv(native.ISA_VARIABLE)
-    best = native.instruction_set()
-    missing = native.INSTRUCTION_SETS[
-        native.INSTRUCTION_SETS.index(best) + 1 :
+    library._load.cache_clear()
+    monkeypatch.setenv(library.ISA_VARIABLE, 'baseline')
+    assert library.instruction_set() == 'baseline'
+    library._load.cache_clear()
+    monkeypatch.delenv(library.ISA_VARIABLE)
+    best = library.instruction_set()
+    missing = library.INSTRUCTION_SETS[
+        library.INSTRUCTION_SETS.index(best) + 1 :
     ]
     for name in missing:
         with pytest.raises(ValueError, match='this processor has none above'):
-            native.set_instruction_set(name)
+            library.set_instruction_set(name)
 
 
 @pytest.fixture
 def reloaded():
     """Forget the library before and after a test."""
-    native._load.cache_clear()
-    native._log_once.cache_clear()
+    library._load.cache_clear()
+    library._log_once.cache_clear()
     yield
-    native._load.cache_clear()
-    native._log_once.cache_clear()
+    library._load.cache_clear()
+    library._log_once.cache_clear()
 
 
 def test_missing_library_is_said_once(monkeypatch, reloaded):
     lines = []
-    monkeypatch.setattr(native, 'LIBRARY_NAME', 'absent.so')
+    monkeypatch.setattr(library, 'LIBRARY_NAME', 'absent.so')
     monkeypatch.setattr(
-        native, 'print_log', lambda line, **_: lines.append(line)
+        library, 'print_log', lambda line, **_: lines.append(line)
     )
-    assert not native.is_available()
+    assert not library.is_available()
     for _ in range(2):
-        reason = native.unavailable_reason()
+        reason = library.unavailable_reason()
     assert 'not built' in reason and 'gcc' in reason
     assert len(lines) == 1 and reason in lines[0]
     with pytest.raises(RuntimeError, match='not built'):
-        native.instruction_set()
+        library.instruction_set()
 
 
 @needs_kernel
 def test_library_of_another_version(monkeypatch, reloaded):
-    monkeypatch.setattr(native, '_INTERFACE_VERSION', -1)
-    monkeypatch.setattr(native, 'print_log', lambda *_, **__: None)
-    assert 'another version' in native.unavailable_reason()
+    monkeypatch.setattr(library, '_INTERFACE_VERSION', -1)
+    monkeypatch.setattr(library, 'print_log', lambda *_, **__: None)
+    assert 'another version' in library.unavailable_reason()
 
 
 def test_library_that_does_not_load(monkeypatch, reloaded):
     # A file that is there and is no library.
-    monkeypatch.setattr(native, 'LIBRARY_NAME', 'native.py')
-    monkeypatch.setattr(native, 'print_log', lambda *_, **__: None)
-    assert 'does not load' in native.unavailable_reason()
+    monkeypatch.setattr(library, 'LIBRARY_NAME', 'library.py')
+    monkeypatch.setattr(library, 'print_log', lambda *_, **__: None)
+    assert 'does not load' in library.unavailable_reason()
 
 
 @needs_kernel
@@ -119,13 +121,12 @@ def test_failure_in_the_kernel_is_an_error():
     inputs = draw()
     inputs['B'] = inputs['B'].repeat(1, 3, 1, 1)
     with pytest.raises(RuntimeError, match='sizes out of range'):
-        native.forward(*inputs.values(), True, False)
+        backend.forward(*inputs.values(), True, False)
 
 
 @needs_kernel
 def test_the_call_is_packed_as_the_header_says(repo_root):
-    assert native._CALL.format == struct_format(repo_root, 'scan_call')
-    assert native._library().scan_call_size() == native._CALL.size
+    assert backend._CALL.format == struct_format(repo_root, 'scan_call')
     assert ctypes.sizeof(ctypes.c_void_p) == 8
 
 

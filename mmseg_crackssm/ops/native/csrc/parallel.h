@@ -10,7 +10,7 @@ typedef void (*task_function)(const void *context, int64_t task,
                               void *scratch);
 
 /* Runs tasks 0 .. n_tasks-1, each once and in no particular order.
- * Returns SCAN_OK, or SCAN_NO_MEMORY when no thread got its scratch. */
+ * Returns CALL_OK, or CALL_NO_MEMORY when no thread got its scratch. */
 int run_tasks(task_function function, const void *context, int64_t n_tasks,
               int64_t n_threads, size_t scratch_bytes);
 

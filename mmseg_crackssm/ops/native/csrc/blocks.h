@@ -7,7 +7,7 @@
 #ifndef MMSEG_CRACKSSM_BLOCKS_H
 #define MMSEG_CRACKSSM_BLOCKS_H
 
-#include "scan.h"
+#include "calls.h"
 
 /* Steps held in the first-level cache at a time. */
 #define CHUNK_STEPS 128
@@ -26,10 +26,10 @@
 #define MAX_STATE_GROUP 8
 
 /* Steps between two saved states; divides CHUNK_STEPS. The backward recomputes
- * that many steps at a time. native.py holds the same number. */
+ * that many steps at a time. library.py holds the same number. */
 #define SAVED_EVERY 32
 
-/* Rows of a task of the gated normalisation. native.py holds the same number.
+/* Rows of a task of the gated normalisation. library.py holds the same number.
  */
 #define GATE_ROWS 64
 

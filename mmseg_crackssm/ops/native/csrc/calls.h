@@ -1,6 +1,6 @@
-/* The calls between native.py and the C selective scan.
+/* The calls between the Python operators and the C kernel.
  *
- * One call runs the recurrence of Mamba's S6 (Gu & Dao, arXiv:2312.00752,
+ * The first runs the recurrence of Mamba's S6 (Gu & Dao, arXiv:2312.00752,
  * section 3.2) over a whole batch:
  *
  *     dt = delta + delta_bias, through softplus if asked
@@ -11,19 +11,19 @@
  * (batch, n_groups, n_states, length), channel d reading group
  * d / (dim / n_groups); D and delta_bias (dim).
  */
-#ifndef MMSEG_CRACKSSM_SCAN_H
-#define MMSEG_CRACKSSM_SCAN_H
+#ifndef MMSEG_CRACKSSM_CALLS_H
+#define MMSEG_CRACKSSM_CALLS_H
 
 #include <stdint.h>
 
-/* Raise it whenever scan_call or the meaning of a field changes: native.py
+/* Raise it whenever a call or the meaning of a field changes: library.py
  * refuses a library left over from an older build. */
-#define SCAN_INTERFACE_VERSION 5
+#define NATIVE_INTERFACE_VERSION 5
 
-enum { SCAN_OK = 0, SCAN_NO_MEMORY = 1, SCAN_BAD_CALL = 2 };
+enum { CALL_OK = 0, CALL_NO_MEMORY = 1, CALL_IS_BAD = 2 };
 
-/* Instruction sets, in rising order; the numbers are known to native.py. */
-enum { SCAN_BASELINE = 0, SCAN_AVX2 = 1, SCAN_AVX512 = 2 };
+/* Instruction sets, in rising order; the numbers are known to library.py. */
+enum { LEVEL_BASELINE = 0, LEVEL_AVX2 = 1, LEVEL_AVX512 = 2 };
 
 /* Only pointers and 64-bit integers, so that Python packs it in one go.
  * Strides count elements; along time the stride is always 1. All outputs

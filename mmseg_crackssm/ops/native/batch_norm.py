@@ -1,6 +1,6 @@
 """Batch normalisation in training and ReLU, in two passes over the map.
 
-A part of the C kernel. PyTorch goes over it six times, and eight times in the
+PyTorch goes over it six times, and eight times in the
 backward.
 """
 
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .registration import (
+from ..registration import (
     Operator,
     differentiated,
     differentiated_once,
     register_operators,
 )
-from .selective_scan import native
+from .library import addresses, call
 
-# batch_norm_call of csrc/scan.h: 10 pointers, 3 sizes, eps.
+# batch_norm_call of csrc/calls.h: 10 pointers, 3 sizes, eps.
 _CALL = struct.Struct('10P3qd')
 _INPUTS = 'Tensor x, Tensor weight, Tensor bias'
 
@@ -86,20 +86,14 @@ def _run(
         eps: See :func:`batch_norm_relu`.
     """
     x = tensors[0]
-    if x.dtype == torch.float64:
-        function += '_double'
     packed = _CALL.pack(
-        *(0 if tensor is None else tensor.data_ptr() for tensor in tensors),
+        *addresses(*tensors),
         x.numel() // x.shape[1],
         x.shape[1],
         torch.get_num_threads(),
         eps,
     )
-    if native.call(function, packed) == native.BAD_CALL:
-        raise RuntimeError(
-            f'{function} of {native.LIBRARY_NAME}: sizes out of range for x '
-            f'of shape {tuple(x.shape)}.'
-        )
+    call(function, packed, x)
 
 
 def _batch_norm_relu(

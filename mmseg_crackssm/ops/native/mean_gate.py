@@ -1,6 +1,6 @@
 """The mean of gates that are read from groups of channels, in one pass.
 
-A part of the C kernel. PyTorch multiplies, rectifies, multiplies, opens and
+PyTorch multiplies, rectifies, multiplies, opens and
 averages in passes of their own over maps with the hidden channels; the kernel
 holds those of a pixel in registers.
 """
@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.utils.flop_counter import register_flop_formula
 
-from .registration import (
+from ..registration import (
     Operator,
     differentiated,
     differentiated_once,
     register_operators,
 )
-from .selective_scan import native
+from .library import addresses, call
 
-# mean_gate_call of csrc/scan.h: 12 pointers, then 6 sizes.
+# mean_gate_call of csrc/calls.h: 12 pointers, then 6 sizes.
 _CALL = struct.Struct('12P6q')
 _INPUTS = (
     'Tensor x, Tensor weight, Tensor bias, Tensor out_weight, Tensor out_bias'
@@ -114,14 +114,9 @@ def _run(
     # The names keep the copies alive during the call.
     inputs = tuple(tensor.contiguous() for tensor in inputs)
     x, weight = inputs[:2]
-    if x.dtype == torch.float64:
-        function += '_double'
     groups, hidden, channels = weight.shape
     packed = _CALL.pack(
-        *(
-            0 if tensor is None else tensor.data_ptr()
-            for tensor in (*inputs, y, dy, *gradients)
-        ),
+        *addresses(*inputs, y, dy, *gradients),
         x.shape[0],
         groups,
         channels,
@@ -129,11 +124,7 @@ def _run(
         x.shape[2] * x.shape[3],
         torch.get_num_threads(),
     )
-    if native.call(function, packed) == native.BAD_CALL:
-        raise RuntimeError(
-            f'{function} of {native.LIBRARY_NAME}: sizes out of range for x '
-            f'of shape {tuple(x.shape)}.'
-        )
+    call(function, packed, x)
 
 
 def _mean_gate(x: Tensor, *weights: Tensor) -> Tensor:

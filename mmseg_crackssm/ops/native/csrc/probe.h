@@ -32,7 +32,7 @@ static int64_t NAME(probe_exp)(int64_t n_repeats, int64_t n_threads)
 {
     int status = run_tasks(NAME(probe_exp_task), &n_repeats, n_threads,
                            n_threads, 2 * PROBE_NUMBERS * sizeof(real));
-    return status == SCAN_OK ? n_repeats * n_threads * PROBE_NUMBERS : 0;
+    return status == CALL_OK ? n_repeats * n_threads * PROBE_NUMBERS : 0;
 }
 
 #undef PROBE_NUMBERS

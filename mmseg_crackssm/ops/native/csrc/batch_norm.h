@@ -216,7 +216,7 @@ static int NAME(run_batch_norm)(const batch_norm_call *call, int is_backward)
     work.scale = malloc((4 + 2 * (size_t)work.tasks) * channels *
                         sizeof(real));
     if (work.scale == NULL)
-        return SCAN_NO_MEMORY;
+        return CALL_NO_MEMORY;
     work.shift = work.scale + channels;
     work.offset = work.shift + channels;
     work.slant = work.offset + channels;
@@ -226,7 +226,7 @@ static int NAME(run_batch_norm)(const batch_norm_call *call, int is_backward)
     int status = run_tasks(is_backward ? NAME(gradient_task)
                                        : NAME(moments_task),
                            &work, work.tasks, call->n_threads, 64);
-    if (status == SCAN_OK) {
+    if (status == CALL_OK) {
         if (is_backward) {
             NAME(join_gradients)(&work);
         } else {

@@ -223,13 +223,13 @@ static int NAME(run_mean_gate_backward)(const mean_gate_call *call)
     work.partial = malloc((size_t)(tasks * call->groups * work.n_gate) *
                           sizeof(real));
     if (work.partial == NULL)
-        return SCAN_NO_MEMORY;
+        return CALL_NO_MEMORY;
     const int status =
         run_tasks(NAME(mean_gate_backward_task), &work, tasks,
                   call->n_threads,
                   GATE_PIXELS * sizeof(real) +
                       (size_t)(call->channels + 2) * sizeof(vec));
-    if (status == SCAN_OK)
+    if (status == CALL_OK)
         NAME(join_gates)(&work, tasks);
     free(work.partial);
     return status;
