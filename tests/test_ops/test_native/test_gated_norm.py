@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from native_scan import needs_kernel, struct_format
+from operator_checks import assert_close, assert_repeats, in_double, run
 
 from mmseg_crackssm.ops import gated_norm
 from mmseg_crackssm.ops.native import gated_norm as module
@@ -26,26 +27,12 @@ def draw(*shape, dtype=torch.float32):
     return [3 * x + 5, 4 * z, weight, bias]
 
 
-def run(function, inputs, dy):
-    """Output and gradients."""
-    inputs = [x.detach().requires_grad_() for x in inputs]
-    y = function(*inputs)
-    return [y.detach(), *torch.autograd.grad(y, inputs, dy.to(y.dtype))]
-
-
-def assert_close(results, expected, tolerance):
-    for result, value in zip(results, expected, strict=True):
-        assert result.shape == value.shape
-        scale = value.abs().max().clamp_min(0.1)
-        assert (result - value).abs().max() <= tolerance * scale
-
-
 @pytest.mark.parametrize('rows', (1, 15, 16, 17, 64, 150))
 @pytest.mark.parametrize('channels', (3, 4, 16, 17, 64, 100))
 def test_output_and_gradients(instruction_set, rows, channels):
     inputs = draw(rows, channels)
     dy = torch.randn(rows, channels)
-    expected = run(by_torch, [x.double() for x in inputs], dy)
+    expected = run(by_torch, in_double(inputs), dy)
     assert_close(run(gated_norm, inputs, dy), expected, tolerance=5e-6)
 
 
@@ -84,7 +71,7 @@ def test_any_strides(name, form):
 def test_one_channel_gives_the_bias():
     inputs, dy = draw(150, 1), torch.randn(150, 1)
     y, dx, *grads = run(gated_norm, inputs, dy)
-    expected = run(by_torch, [x.double() for x in inputs], dy)
+    expected = run(by_torch, in_double(inputs), dy)
     assert_close([y, *grads], [expected[0], *expected[2:]], tolerance=1e-5)
     assert dx.abs().max() < 1e-6
 
@@ -120,19 +107,12 @@ def test_what_is_not_finite_stays_in_its_row(instruction_set):
 def test_rows_of_equal_numbers(value):
     inputs, dy = draw(20, 24), torch.randn(20, 24)
     inputs[0].fill_(value)
-    expected = run(by_torch, [x.double() for x in inputs], dy)
+    expected = run(by_torch, in_double(inputs), dy)
     assert_close(run(gated_norm, inputs, dy), expected, tolerance=1e-5)
 
 
 def test_repeats_bit_by_bit_on_any_number_of_threads():
-    inputs, dy = draw(1000, 24), torch.randn(1000, 24)
-    results = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        results.append(run(gated_norm, inputs, dy))
-    for result in results[1:]:
-        for x, y in zip(result, results[0], strict=True):
-            assert torch.equal(x, y)
+    assert_repeats(gated_norm, draw(1000, 24), torch.randn(1000, 24))
 
 
 def test_operators_are_sound():

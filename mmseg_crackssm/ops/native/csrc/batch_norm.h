@@ -7,7 +7,7 @@ typedef struct {
     int64_t task_rows;      /* rows of a task, whatever the threads */
     int64_t tasks;
     real *partial;          /* (tasks, 2, channels) */
-    real *scale, *shift;    /* (channels): scale * x + shift is normalised */
+    real *scale;            /* (channels): weight / sqrt(variance + eps) */
     real *offset, *slant;   /* (channels): see dx_part */
 } NAME(batch_norm_work);
 
@@ -15,7 +15,7 @@ typedef struct {
 typedef struct {
     const real *x, *dy;
     real *y, *dx, *partial;
-    const real *mean, *scale, *shift, *offset, *slant;
+    const real *mean, *bias, *scale, *offset, *slant;
     int64_t stride, count;
 } NAME(column);
 
@@ -32,8 +32,8 @@ INLINE NAME(column) NAME(column_at)(const NAME(batch_norm_work) *work,
         .dx = (real *)call->dx + at,
         .partial = work->partial + task * 2 * call->channels + c,
         .mean = (const real *)call->mean + c,
+        .bias = (const real *)call->bias + c,
         .scale = work->scale + c,
-        .shift = work->shift + c,
         .offset = work->offset + c,
         .slant = work->slant + c,
         .stride = call->channels,
@@ -97,51 +97,50 @@ static void NAME(join_moments)(const NAME(batch_norm_work) *work)
     }
 }
 
-/* scale and shift: the backward's are the forward's to the last bit. */
-static void NAME(join_affine)(const NAME(batch_norm_work) *work)
+static void NAME(find_scale)(const NAME(batch_norm_work) *work)
 {
     const batch_norm_call *call = work->call;
-    const real *weight = call->weight, *bias = call->bias;
-    const real *mean = call->mean, *variance = call->variance;
-    for (int64_t c = 0; c < call->channels; c++) {
+    const real *weight = call->weight, *variance = call->variance;
+    for (int64_t c = 0; c < call->channels; c++)
         work->scale[c] =
             (real)(weight[c] / sqrt((double)variance[c] + call->eps));
-        work->shift[c] = (real)(bias[c] - (double)mean[c] * work->scale[c]);
-    }
+}
+
+/* The gradient that passes the ReLU, given x without its mean. The backward
+ * and the forward round alike. */
+INLINE vec NAME(passed)(vec dy, vec distance, vec scale, vec bias)
+{
+    return NAME(select)(scale * distance + bias <= (vec){0}, (vec){0}, dy);
 }
 
 INLINE void NAME(y_part)(NAME(column) at, int64_t part)
 {
+    const vec mean = NAME(load_part)(at.mean, part);
     const vec scale = NAME(load_part)(at.scale, part);
-    const vec shift = NAME(load_part)(at.shift, part);
+    const vec bias = NAME(load_part)(at.bias, part);
     for (int64_t r = 0; r < at.count; r++) {
-        vec normal = scale * NAME(load_part)(at.x, part) + shift;
-        NAME(store_part)(at.y, NAME(max)((vec){0}, normal), part);
+        vec distance = NAME(load_part)(at.x, part) - mean;
+        NAME(store_part)(
+            at.y, NAME(max)((vec){0}, scale * distance + bias), part);
         at.x += at.stride;
         at.y += at.stride;
     }
-}
-
-/* The gradient that passes the ReLU. */
-INLINE vec NAME(passed)(vec dy, vec normal)
-{
-    return NAME(select)(normal <= (vec){0}, (vec){0}, dy);
 }
 
 /* The sums of the gradient over the rows, as it is and times the distance
  * from the mean. */
 INLINE void NAME(gradient_part)(NAME(column) at, int64_t part)
 {
-    const vec scale = NAME(load_part)(at.scale, part);
-    const vec shift = NAME(load_part)(at.shift, part);
     const vec mean = NAME(load_part)(at.mean, part);
+    const vec scale = NAME(load_part)(at.scale, part);
+    const vec bias = NAME(load_part)(at.bias, part);
     vec sum = {0}, product = {0};
     for (int64_t r = 0; r < at.count; r++) {
-        vec x = NAME(load_part)(at.x, part);
-        vec gradient =
-            NAME(passed)(NAME(load_part)(at.dy, part), scale * x + shift);
+        vec distance = NAME(load_part)(at.x, part) - mean;
+        vec gradient = NAME(passed)(NAME(load_part)(at.dy, part), distance,
+                                    scale, bias);
         sum += gradient;
-        product += gradient * (x - mean);
+        product += gradient * distance;
         at.x += at.stride;
         at.dy += at.stride;
     }
@@ -172,16 +171,16 @@ static void NAME(join_gradients)(const NAME(batch_norm_work) *work)
 
 INLINE void NAME(dx_part)(NAME(column) at, int64_t part)
 {
+    const vec mean = NAME(load_part)(at.mean, part);
     const vec scale = NAME(load_part)(at.scale, part);
-    const vec shift = NAME(load_part)(at.shift, part);
+    const vec bias = NAME(load_part)(at.bias, part);
     const vec offset = NAME(load_part)(at.offset, part);
     const vec slant = NAME(load_part)(at.slant, part);
-    const vec mean = NAME(load_part)(at.mean, part);
     for (int64_t r = 0; r < at.count; r++) {
-        vec x = NAME(load_part)(at.x, part);
-        vec gradient =
-            NAME(passed)(NAME(load_part)(at.dy, part), scale * x + shift);
-        vec centred = gradient - offset - (x - mean) * slant;
+        vec distance = NAME(load_part)(at.x, part) - mean;
+        vec gradient = NAME(passed)(NAME(load_part)(at.dy, part), distance,
+                                    scale, bias);
+        vec centred = gradient - offset - distance * slant;
         NAME(store_part)(at.dx, scale * centred, part);
         at.x += at.stride;
         at.dy += at.stride;
@@ -213,28 +212,32 @@ static int NAME(run_batch_norm)(const batch_norm_call *call, int is_backward)
     const size_t channels = (size_t)call->channels;
     work.task_rows = larger(16, NORM_TASK_NUMBERS / call->channels);
     work.tasks = divide_up(call->rows, work.task_rows);
-    work.scale = malloc((4 + 2 * (size_t)work.tasks) * channels *
+    work.scale = malloc((3 + 2 * (size_t)work.tasks) * channels *
                         sizeof(real));
     if (work.scale == NULL)
         return CALL_NO_MEMORY;
-    work.shift = work.scale + channels;
-    work.offset = work.shift + channels;
+    work.offset = work.scale + channels;
     work.slant = work.offset + channels;
     work.partial = work.slant + channels;
-    if (is_backward)
-        NAME(join_affine)(&work);
-    int status = run_tasks(is_backward ? NAME(gradient_task)
-                                       : NAME(moments_task),
-                           &work, work.tasks, call->n_threads, 64);
-    if (status == CALL_OK) {
-        if (is_backward) {
+    int status;
+    if (is_backward) {
+        NAME(find_scale)(&work);
+        status = run_tasks(NAME(gradient_task), &work, work.tasks,
+                           call->n_threads, 64);
+        if (status == CALL_OK) {
             NAME(join_gradients)(&work);
-        } else {
-            NAME(join_moments)(&work);
-            NAME(join_affine)(&work);
+            status = run_tasks(NAME(dx_task), &work, work.tasks,
+                               call->n_threads, 64);
         }
-        status = run_tasks(is_backward ? NAME(dx_task) : NAME(y_task), &work,
-                           work.tasks, call->n_threads, 64);
+    } else {
+        status = run_tasks(NAME(moments_task), &work, work.tasks,
+                           call->n_threads, 64);
+        if (status == CALL_OK) {
+            NAME(join_moments)(&work);
+            NAME(find_scale)(&work);
+            status = run_tasks(NAME(y_task), &work, work.tasks,
+                               call->n_threads, 64);
+        }
     }
     free(work.scale);
     return status;
