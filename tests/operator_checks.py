@@ -1,6 +1,7 @@
 """What the tests of the kernel's operators on maps share."""
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def run(function, inputs, dy):
@@ -34,3 +35,24 @@ def assert_repeats(function, inputs, dy):
     for result in results[1:]:
         for x, y in zip(result, results[0], strict=True):
             assert torch.equal(x, y)
+
+
+class Recorder(TorchDispatchMode):
+    """The names of the operators that run, such as 'aten::relu'."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.name().partition('.')[0])
+        return function(*args, **(kwargs or {}))
+
+    def kernels(self):
+        """Those of this package, without their namespace."""
+        prefix = 'crackssm::'
+        return [
+            name.removeprefix(prefix)
+            for name in self.names
+            if name.startswith(prefix)
+        ]

@@ -106,8 +106,13 @@ class WaveletGate(nn.Module):
         """Whether the layers are those made here, and nobody watches them."""
         types = (PointwiseConv2d, nn.ReLU, PointwiseConv2d, nn.Sigmoid)
         conv, _, *layers = self.gates
-        return tuple(map(type, (conv, *layers))) == types and not any(
-            map(has_hooks, self.gates.modules())
+        out_conv = self.gates[3]
+        return (
+            tuple(map(type, (conv, *layers))) == types
+            and conv.groups == out_conv.groups == NUM_BANDS
+            and out_conv.out_channels == NUM_BANDS
+            and out_conv.bias is not None
+            and not any(map(has_hooks, self.gates.modules()))
         )
 
 

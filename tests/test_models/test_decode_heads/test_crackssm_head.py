@@ -1,5 +1,8 @@
 import pytest
 import torch
+import torch.nn as nn
+from native_scan import needs_kernel
+from operator_checks import Recorder
 
 from checks import label_samples, untrained_parameters
 from mmseg_crackssm.models import CrackSSMHead
@@ -7,6 +10,7 @@ from mmseg_crackssm.models.decode_heads.crackssm_head import crop_centre
 from mmseg_crackssm.models.layers.gro import GlobalReoptimization
 from mmseg_crackssm.models.layers.wavelet_gate import WaveletGate
 from mmseg_crackssm.ops import dwt2
+from mmseg_crackssm.ops.selective_scan.backends import ENVIRONMENT_VARIABLE
 
 CHANNELS = (8, 12, 16, 20, 3)
 
@@ -146,3 +150,60 @@ def test_dropout_drops_channels_of_the_feature():
     assert not torch.equal(head(inputs), head(inputs))
     head.eval()
     assert torch.equal(head(inputs), head(inputs))
+
+
+def channels_last_inputs(*size):
+    *maps, image = head_inputs(*size)
+    return [
+        *(x.contiguous(memory_format=torch.channels_last) for x in maps),
+        image,
+    ]
+
+
+@needs_kernel
+@pytest.mark.parametrize('use_wgm', (True, False))
+@pytest.mark.parametrize('size', ((48, 64), (33, 47)))
+def test_levels_merge_at_once(use_wgm, size, monkeypatch):
+    torch.manual_seed(0)
+    head = build_head(use_wgm=use_wgm).eval()
+    inputs = [x.requires_grad_() for x in channels_last_inputs(*size)]
+    dy = torch.randn(2, 1, *size)
+
+    def run():
+        logits = head(inputs)
+        return logits, *torch.autograd.grad(logits, inputs, dy)
+
+    with Recorder() as recorder:
+        results = run()
+    assert recorder.kernels().count('upsample_concat') == 4
+    assert recorder.kernels().count('upsample_concat_backward') == 4
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, 'torch')
+    with Recorder() as recorder:
+        expected = run()
+    assert not recorder.kernels()
+    torch.testing.assert_close(results, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_hooks_on_a_gate_see_the_gated_feature():
+    head = build_head().eval()
+    inputs = channels_last_inputs()
+    expected = head(inputs)
+    seen = []
+    gate = head.levels[3].gate
+    with gate.register_forward_hook(lambda *args: seen.append(args[2])):
+        logits = head(inputs)
+    assert seen[0].shape == (2, 8, 24, 32)
+    torch.testing.assert_close(logits, expected)
+
+
+def test_another_gate_runs_as_it_is():
+    class NoGate(nn.Module):
+        def forward(self, x, bands):
+            return 0 * x
+
+    head = build_head(use_gro=False).eval()
+    for level in head.levels:
+        level.gate = NoGate()
+    inputs = channels_last_inputs()
+    # Nothing of the features is left.
+    assert torch.equal(head(inputs), head([2 * x for x in inputs]))

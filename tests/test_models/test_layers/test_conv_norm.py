@@ -6,6 +6,9 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from mmengine.model import revert_sync_batchnorm
+from native_scan import needs_kernel
+from operator_checks import Recorder
 from torch.testing import assert_close
 
 from mmseg_crackssm.models.layers import conv_norm as module_under_test
@@ -15,6 +18,7 @@ from mmseg_crackssm.models.layers.conv_norm import (
     conv_norm,
 )
 from mmseg_crackssm.models.layers.pointwise import PointwiseConv2d
+from mmseg_crackssm.ops.selective_scan.backends import ENVIRONMENT_VARIABLE
 
 
 def trained(norm):
@@ -210,3 +214,98 @@ def test_conv_module_is_that_of_mmcv(image, options, norm):
     y = layer(image, norm=norm)
     expected = super(ConvModule, layer).forward(image, norm=norm)
     assert_close(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def train(layer, image):
+    """Output, gradients and running statistics after two steps."""
+    for _ in range(2):
+        y = layer(image)
+    inputs = [image, *layer.parameters()]
+    # Where ReLU does not depend on roundings.
+    dy = torch.ones_like(y) * (y.detach() > 1e-4)
+    grads = torch.autograd.grad(y, inputs, dy)
+    return y, *grads, *layer.norm.state_dict().values()
+
+
+def training_module(**options):
+    options = {'norm_cfg': dict(type='BN'), **options}
+    return module(bias=False, **options).train()
+
+
+@pytest.fixture
+def channels_last():
+    torch.manual_seed(1)
+    x = torch.randn(2, 4, 9, 7).contiguous(memory_format=torch.channels_last)
+    return x.requires_grad_()
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    'options',
+    (
+        dict(type='BN'),
+        dict(type='BN', momentum=None),
+        dict(type='BN', track_running_stats=False),
+        dict(type='SyncBN'),
+    ),
+    ids=str,
+)
+def test_training_normalises_and_activates_at_once(
+    channels_last, options, monkeypatch
+):
+    torch.manual_seed(0)
+    layer = ConvModule(4, 6, 3, norm_cfg=options, bias=False)
+    if options['type'] == 'SyncBN':
+        layer = revert_sync_batchnorm(layer)
+    nn.init.normal_(layer.norm.weight)
+    nn.init.normal_(layer.norm.bias)
+    other = copy.deepcopy(layer)
+    with Recorder() as recorder:
+        results = train(layer, channels_last)
+    assert recorder.kernels() == 2 * ['batch_norm_relu'] + [
+        'batch_norm_relu_backward'
+    ]
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, 'torch')
+    with Recorder() as recorder:
+        expected = train(other, channels_last)
+    assert not recorder.kernels()
+    assert_close(results, expected, rtol=1e-4, atol=1e-4)
+
+
+def with_hook(name):
+    layer = training_module()
+    getattr(layer, name).register_forward_hook(lambda *args: None)
+    return layer
+
+
+@pytest.mark.parametrize(
+    'layer',
+    (
+        lambda: with_hook('norm'),
+        lambda: with_hook('activate'),
+        lambda: training_module(act_cfg=dict(type='LeakyReLU')),
+        lambda: training_module(act_cfg=None),
+        lambda: training_module(norm_cfg=dict(type='BN', affine=False)),
+        lambda: training_module().double().eval(),
+    ),
+    ids=('hook', 'hook of ReLU', 'LeakyReLU', 'none', 'not affine', 'eval'),
+)
+def test_other_modules_run_one_by_one(channels_last, layer):
+    layer = layer()
+    x = channels_last.to(layer.conv.weight.dtype)
+    with Recorder() as recorder:
+        y = layer(x)
+    assert not recorder.kernels()
+    assert_close(y, super(ConvModule, layer).forward(x), rtol=1e-4, atol=1e-4)
+
+
+def test_other_memory_stays(channels_last):
+    with Recorder() as recorder:
+        training_module()(channels_last.contiguous())
+    assert not recorder.kernels()
+
+
+def test_a_single_number_of_a_map_has_no_statistics():
+    x = torch.randn(1, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match='more than 1 value per channel'):
+        training_module()(x)

@@ -2,10 +2,14 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from native_scan import needs_kernel
+from operator_checks import Recorder
 
 from checks import untrained_parameters
 from mmseg_crackssm.models.layers import WaveletGate
+from mmseg_crackssm.models.layers.pointwise import PointwiseConv2d
 from mmseg_crackssm.models.layers.wavelet_gate import pixels_read
+from mmseg_crackssm.ops.selective_scan.backends import ENVIRONMENT_VARIABLE
 
 
 @pytest.mark.parametrize('size', [(6, 6), (7, 11)])
@@ -96,6 +100,8 @@ def test_statistics_of_a_batch_are_those_of_the_whole_map():
         (1, nn.GroupNorm(3, 24)),
         (2, nn.GELU()),
         (3, nn.Conv2d(24, 3, 3, padding=1, groups=3)),
+        (3, PointwiseConv2d(24, 3)),
+        (3, PointwiseConv2d(24, 3, groups=3, bias=False)),
         (4, nn.Hardsigmoid()),
     ],
 )
@@ -106,3 +112,28 @@ def test_other_layers_run_as_they_are(index, layer):
     weight = gate.gates(bands).mean(dim=1, keepdim=True)
     weight = F.interpolate(weight, size=(8, 12), mode='bilinear')
     torch.testing.assert_close(gate(x, bands), x * (1 + weight))
+
+
+@needs_kernel
+@pytest.mark.parametrize('training', (False, True))
+@pytest.mark.parametrize('size', ((32, 48), (16, 24), (8, 12), (5, 7)))
+def test_kernel_is_the_layers_one_by_one(training, size, monkeypatch):
+    torch.manual_seed(0)
+    gate = WaveletGate().train(training)
+    bands = torch.randn(2, 9, 32, 48)
+    dy = torch.randn(2, 1, *size)
+
+    def run():
+        y = gate.opening(bands, size)
+        gradients = torch.autograd.grad(y, list(gate.parameters()), dy)
+        # In training the first bias has none but roundings.
+        return y, *(gradients[2:] if training else gradients)
+
+    with Recorder() as recorder:
+        results = run()
+    assert recorder.kernels() == ['mean_gate', 'mean_gate_backward']
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, 'torch')
+    with Recorder() as recorder:
+        expected = run()
+    assert not recorder.kernels()
+    torch.testing.assert_close(results, expected, rtol=1e-4, atol=1e-5)
