@@ -20,7 +20,7 @@ from .selective_scan import (
     selective_scan,
     selective_scan_paths,
 )
-from .wavelet import DWT_MODES, dwt2
+from .wavelet import DWT_MODES, dwt2, high_bands
 
 __all__ = [
     'DWT_MODES',
@@ -32,6 +32,7 @@ __all__ = [
     'dwt2',
     'gated_norm',
     'gather_tokens',
+    'high_bands',
     'intensity_order',
     'inverse_order',
     'inverse_scan_order',

@@ -44,6 +44,32 @@ def dwt2(
         ValueError: x is no non-empty floating-point (B, C, H, W), too small
             for 'reflect', or the wavelet or the mode is unknown.
     """
+    bands = _transform(x, wavelet, mode, first_band=0)
+    ll, lh, hl, hh = bands.chunk(4, dim=1)
+    return ll, lh, hl, hh
+
+
+def high_bands(
+    x: Tensor, wavelet: str = 'haar', mode: str = 'symmetric'
+) -> Tensor:
+    """LH, HL and HH of :func:`dwt2`, one after the other.
+
+    Args:
+        x: As in :func:`dwt2`.
+        wavelet: See there.
+        mode: See there.
+
+    Returns:
+        (B, 3 * C, H', W').
+
+    Raises:
+        ValueError: As there.
+    """
+    return _transform(x, wavelet, mode, first_band=1)
+
+
+def _transform(x: Tensor, wavelet: str, mode: str, first_band: int) -> Tensor:
+    """The bands from ``first_band`` on, as (B, bands * C, H', W')."""
     if x.dim() != 4 or not x.is_floating_point() or 0 in x.shape[-2:]:
         raise ValueError(
             f'x: expected a non-empty floating-point tensor (B, C, H, W), got '
@@ -60,15 +86,15 @@ def dwt2(
     # Sums of up to 76 products: half precision would lose the details.
     precise = x if x.dtype == torch.float64 else x.float()
     if len(bank[0]) == 2 and x.device.type == 'cpu' and x.numel():
-        bands = _transform_blocks(precise, bank=bank, mode=mode)
+        bands = _transform_blocks(precise, bank, mode, first_band)
     else:
         low, high = _analyse(precise, bank=bank, mode=mode, dim=-1)
-        bands = (
+        four = (
             *_analyse(low, bank=bank, mode=mode, dim=-2),
             *_analyse(high, bank=bank, mode=mode, dim=-2),
         )
-    ll, lh, hl, hh = (band.to(x.dtype) for band in bands)
-    return ll, lh, hl, hh
+        bands = torch.cat(four[first_band:], dim=1)
+    return bands.to(x.dtype)
 
 
 @torch.compiler.assume_constant_result
@@ -96,9 +122,12 @@ def _load_bank(wavelet: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _transform_blocks(
-    x: Tensor, bank: tuple[tuple[float, ...], tuple[float, ...]], mode: str
-) -> tuple[Tensor, ...]:
-    """The four bands by filters of two taps, from blocks of 2×2 pixels.
+    x: Tensor,
+    bank: tuple[tuple[float, ...], tuple[float, ...]],
+    mode: str,
+    first_band: int,
+) -> Tensor:
+    """The bands by filters of two taps, from blocks of 2×2 pixels.
 
     One convolution, which takes half as long as the slices of two passes.
     Only for the CPU: see :func:`_analyse`.
@@ -110,7 +139,7 @@ def _transform_blocks(
         (bank, channels, x.dtype), lambda: _block_kernel(bank, channels, x)
     )
     with torch.autocast('cpu', enabled=False):
-        return F.conv2d(x, kernel, stride=2).chunk(4, dim=1)
+        return F.conv2d(x, kernel[first_band * channels :], stride=2)
 
 
 def _block_kernel(

@@ -3,7 +3,7 @@ import pytest
 import pywt
 import torch
 
-from mmseg_crackssm.ops import DWT_MODES, dwt2
+from mmseg_crackssm.ops import DWT_MODES, dwt2, high_bands
 
 SIZES = ((8, 8), (7, 10), (5, 3), (2, 9), (33, 6))
 
@@ -116,3 +116,27 @@ def test_bad_arguments():
         dwt2(x, wavelet='mexh')
     with pytest.raises(ValueError, match="mode 'reflect' expects at least 2"):
         dwt2(x[:, :, :1], mode='reflect')
+
+
+@pytest.mark.parametrize('wavelet', ('haar', 'db2'))
+@pytest.mark.parametrize('dtype', (torch.float32, torch.bfloat16))
+def test_high_bands_are_those_of_the_transform(wavelet, dtype):
+    x = torch.randn(2, 3, 7, 10).to(dtype)
+    _, *expected = dwt2(x, wavelet=wavelet)
+    bands = high_bands(x, wavelet=wavelet)
+    assert torch.equal(bands, torch.cat(expected, dim=1))
+
+
+@pytest.mark.parametrize('channels', (0, 1, 5))
+def test_any_channels(channels):
+    x = torch.randn(2, channels, 6, 5)
+    bands = dwt2(x)
+    assert [band.shape for band in bands] == 4 * [(2, channels, 3, 3)]
+    assert high_bands(x).shape == (2, 3 * channels, 3, 3)
+
+
+def test_autocast_leaves_the_details():
+    x = 100 + torch.randn(1, 3, 8, 8)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        bands = high_bands(x)
+    assert torch.equal(bands, high_bands(x))

@@ -10,10 +10,10 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ...ops import dwt2, serves_maps, upsample_concat
+from ...ops import high_bands, serves_maps, upsample_concat
 from ..layers.conv_norm import ConvModule, has_hooks
 from ..layers.gro import GlobalReoptimization
-from ..layers.wavelet_gate import WaveletGate
+from ..layers.wavelet_gate import NUM_BANDS, WaveletGate
 from .one_logit_head import OneLogitHead
 
 
@@ -260,22 +260,21 @@ class CrackSSMHead(OneLogitHead):
         *features, image = self._transform_inputs(inputs)
         self._check_image(features[0], image)
         size = tuple((side + 1) // 2 for side in image.shape[-2:])
-        _, *bands = dwt2(image, wavelet=self.wavelet)
-        bands = [crop_centre(band, size=size) for band in bands]
-        high_bands = torch.cat(bands, dim=1)
+        bands = high_bands(image, wavelet=self.wavelet)
+        bands = crop_centre(bands, size=size)
         x = features[3]
         for level, skip in zip(
             self.levels, (*features[2::-1], None), strict=True
         ):
             level_size = size if skip is None else skip.shape[-2:]
-            x = level(x, skip=skip, size=level_size, bands=high_bands)
+            x = level(x, skip=skip, size=level_size, bands=bands)
         logits = F.pixel_shuffle(self._classify(x, bands), upscale_factor=2)
         return logits[..., : image.shape[-2], : image.shape[-1]]
 
-    def _classify(self, x: Tensor, bands: list[Tensor]) -> Tensor:
+    def _classify(self, x: Tensor, bands: Tensor) -> Tensor:
         if self.gro is None:
             return self.cls_seg(x)
-        structure = torch.stack(bands).mean(dim=0)
+        structure = bands.unflatten(1, (NUM_BANDS, -1)).mean(dim=1)
         drops = self.training and self.dropout is not None
         if drops or has_hooks(self.gro):
             return self.cls_seg(self.gro(x, structure))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops import gated_norm, scan_order
-from .conv_norm import has_hooks
+from .conv_norm import has_hooks, is_plain_conv
 from .patch_layers import LayerNorm2d, Linear2d, split_outputs
 from .s6 import S6
 
@@ -131,7 +131,10 @@ class SS2D(nn.Module):
             x, z = split_outputs(self.in_proj, x, parts=2)
         else:
             x = self.in_proj(x)
-        x = F.silu(self.conv(x))
+        x = self.conv(x)
+        # In place, a large map less is written.
+        fresh = is_plain_conv(self.conv) and not x.requires_grad
+        x = F.silu(x, inplace=fresh)
         scanned = scan_cross(self.s6, x)
         if z is None:
             x = self.out_norm(scanned)
