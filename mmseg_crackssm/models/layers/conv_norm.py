@@ -119,11 +119,7 @@ def fold_norm(
     bias = bias * scale
     if norm.bias is not None:
         bias = bias + norm.bias
-    weight = conv.weight
-    if x.is_contiguous(memory_format=torch.channels_last):
-        # The convolution would copy them after the product.
-        weight = weight.contiguous(memory_format=torch.channels_last)
-    return weight * scale.view(-1, 1, 1, 1), bias
+    return conv.weight * scale.view(-1, 1, 1, 1), bias
 
 
 def _follows_from_inputs(x: Tensor, conv: nn.Module, norm: nn.Module) -> bool:

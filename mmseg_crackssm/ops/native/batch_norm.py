@@ -17,6 +17,7 @@ from ..registration import (
     differentiated_once,
     register_operators,
 )
+from .arguments import PRECISIONS, check_companion
 from .library import addresses, call
 
 # batch_norm_call of csrc/calls.h: 10 pointers, 3 sizes, eps.
@@ -46,7 +47,7 @@ def batch_norm_relu(
             fewer than two numbers.
         RuntimeError: The C kernel is not available.
     """
-    if x.dim() != 4 or x.dtype not in (torch.float32, torch.float64):
+    if x.dim() != 4 or x.dtype not in PRECISIONS:
         raise ValueError(
             'x: expected (B, C, H, W) in float32 or float64, got '
             f'{x.dtype}, {tuple(x.shape)}.'
@@ -57,16 +58,7 @@ def batch_norm_relu(
             f'variance, got {tuple(x.shape)}.'
         )
     for name, tensor in (('weight', weight), ('bias', bias)):
-        if tensor.shape != x.shape[1:2]:
-            raise ValueError(
-                f'{name}: expected {tuple(x.shape[1:2])} to go with x, got '
-                f'{tuple(tensor.shape)}.'
-            )
-        if tensor.dtype != x.dtype or tensor.device != x.device:
-            raise ValueError(
-                f'{name}: expected {x.dtype} on {x.device} like x, got '
-                f'{tensor.dtype} on {tensor.device}.'
-            )
+        check_companion(name, tensor, shape=x.shape[1:2], x=x)
     return torch.ops.crackssm.batch_norm_relu.default(x, weight, bias, eps)
 
 

@@ -19,6 +19,7 @@ from ..registration import (
     differentiated_once,
     register_operators,
 )
+from .arguments import PRECISIONS, check_companion
 from .library import GATE_ROWS, addresses, call
 
 # gate_call of csrc/calls.h: 9 pointers, 6 sizes and strides, eps.
@@ -48,7 +49,7 @@ def gated_norm(
         ValueError: A shape, type or device does not fit.
         RuntimeError: The C kernel is not available.
     """
-    if x.dim() == 0 or x.dtype not in (torch.float32, torch.float64):
+    if x.dim() == 0 or x.dtype not in PRECISIONS:
         raise ValueError(
             f'x: expected (..., C) in float32 or float64, got {x.dtype}, '
             f'{tuple(x.shape)}.'
@@ -58,16 +59,7 @@ def gated_norm(
         ('weight', weight, x.shape[-1:]),
         ('bias', bias, x.shape[-1:]),
     ):
-        if tensor.shape != shape:
-            raise ValueError(
-                f'{name}: expected {tuple(shape)} to go with x, got '
-                f'{tuple(tensor.shape)}.'
-            )
-        if tensor.dtype != x.dtype or tensor.device != x.device:
-            raise ValueError(
-                f'{name}: expected {x.dtype} on {x.device} like x, got '
-                f'{tensor.dtype} on {tensor.device}.'
-            )
+        check_companion(name, tensor, shape=shape, x=x)
     return torch.ops.crackssm.gated_norm.default(x, z, weight, bias, eps)
 
 

@@ -19,6 +19,7 @@ from ..registration import (
     differentiated_once,
     register_operators,
 )
+from .arguments import PRECISIONS, check_companion
 from .library import addresses, call
 
 # mean_gate_call of csrc/calls.h: 12 pointers, then 6 sizes.
@@ -68,7 +69,7 @@ def mean_gate(
     if (
         x.dim() != 4
         or x.shape[1] != groups * channels
-        or x.dtype not in (torch.float32, torch.float64)
+        or x.dtype not in PRECISIONS
     ):
         raise ValueError(
             f'x: expected (B, {groups * channels}, H, W) in float32 or '
@@ -80,16 +81,7 @@ def mean_gate(
         ('out_weight', out_weight, (groups, hidden)),
         ('out_bias', out_bias, (groups,)),
     ):
-        if tensor.shape != shape:
-            raise ValueError(
-                f'{name}: expected {tuple(shape)} to go with weight, got '
-                f'{tuple(tensor.shape)}.'
-            )
-        if tensor.dtype != x.dtype or tensor.device != x.device:
-            raise ValueError(
-                f'{name}: expected {x.dtype} on {x.device} like x, got '
-                f'{tensor.dtype} on {tensor.device}.'
-            )
+        check_companion(name, tensor, shape=shape, x=x, of='weight')
     return torch.ops.crackssm.mean_gate.default(
         x, weight, bias, out_weight, out_bias
     )

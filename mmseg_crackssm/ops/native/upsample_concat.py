@@ -20,6 +20,7 @@ from ..registration import (
     register_operators,
     without_absent,
 )
+from .arguments import PRECISIONS, check_companion
 from .library import addresses, call
 
 # merge_call of csrc/calls.h: 8 pointers, then 8 sizes.
@@ -51,11 +52,7 @@ def upsample_concat(
         ValueError: A shape, type or device does not fit.
         RuntimeError: The C kernel is not available.
     """
-    if (
-        x.dim() != 4
-        or x.dtype not in (torch.float32, torch.float64)
-        or not all(x.shape[1:])
-    ):
+    if x.dim() != 4 or x.dtype not in PRECISIONS or not all(x.shape[1:]):
         raise ValueError(
             'x: expected (B, C, h, w) in float32 or float64, none of C, h '
             f'and w 0, got {x.dtype}, {tuple(x.shape)}.'
@@ -63,20 +60,13 @@ def upsample_concat(
     size = tuple(size)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f'size: expected two positive sides, got {size}.')
-    for name, tensor, channels in (('skip', skip, None), ('gate', gate, 1)):
-        if tensor is None:
-            continue
-        expected = (x.shape[0], channels or tensor.shape[1], *size)
-        if tensor.shape != expected:
-            raise ValueError(
-                f'{name}: expected {expected} to go with x and size, got '
-                f'{tuple(tensor.shape)}.'
-            )
-        if tensor.dtype != x.dtype or tensor.device != x.device:
-            raise ValueError(
-                f'{name}: expected {x.dtype} on {x.device} like x, got '
-                f'{tensor.dtype} on {tensor.device}.'
-            )
+    of = 'x and size'
+    if skip is not None:
+        shape = (x.shape[0], *skip.shape[1:2], *size)
+        check_companion('skip', skip, shape=shape, x=x, of=of)
+    if gate is not None:
+        shape = (x.shape[0], 1, *size)
+        check_companion('gate', gate, shape=shape, x=x, of=of)
     return torch.ops.crackssm.upsample_concat.default(x, skip, gate, size)
 
 

@@ -116,6 +116,7 @@ def test_what_is_not_finite_stays_where_it_is_read(instruction_set):
     inputs, size = draw(20, 4, ((6, 6), (12, 12)))
     x, skip, gate = inputs
     x[0, 3, 2, 2], skip[0, 1, 9, 9] = torch.nan, torch.inf
+    x[1, 5, 1:3, 1:3] = torch.inf
     gate[1, 0, 4, 4] = torch.nan
     dy = torch.ones(2, 24, *size)
     results = run(lambda *t: upsample_concat(*t, size), inputs, dy)

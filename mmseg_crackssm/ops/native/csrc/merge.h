@@ -49,16 +49,12 @@ static NAME(merge_scratch) NAME(lay_out)(const merge_call *call,
     return parts;
 }
 
-/* a + share * (b - a) of `count` numbers. */
-static void NAME(blend)(const real *a, const real *b, real share,
-                        int64_t count, real *to)
+INLINE void NAME(blend_part)(const real *first, const real *second,
+                             real share, real *to, int64_t part)
 {
-    for (int64_t i = 0; i < count; i += LANES) {
-        const int64_t part = smaller(LANES, count - i);
-        vec x = NAME(load_part)(a + i, part);
-        vec y = NAME(load_part)(b + i, part);
-        NAME(store_part)(to + i, x + share * (y - x), part);
-    }
+    vec x = (1 - share) * NAME(load_part)(first, part) +
+            share * NAME(load_part)(second, part);
+    NAME(store_part)(to, x, part);
 }
 
 /* A row of x as y reads it at one of its rows. */
@@ -67,7 +63,9 @@ static void NAME(blend_rows)(const merge_call *call, int64_t batch,
 {
     const int64_t row = call->width * call->x_channels;
     const real *x = (const real *)call->x + batch * call->height * row;
-    NAME(blend)(x + at.first * row, x + at.second * row, at.share, row, to);
+    const real *first = x + at.first * row, *second = x + at.second * row;
+    OVER_PARTS(row, NAME(blend_part)(first + c, second + c, at.share, to + c,
+                                     part));
 }
 
 /* One pixel of y: its neighbours in the blended row, how it weighs them, the
@@ -153,8 +151,8 @@ INLINE void NAME(spread)(const NAME(merge_pixel_backward) *pixel, int64_t c,
 INLINE void NAME(weigh_resized)(NAME(merge_pixel_backward) *pixel, int64_t c,
                                 int64_t part)
 {
-    vec x = NAME(load_part)(pixel->first + c, part);
-    x += pixel->share * (NAME(load_part)(pixel->second + c, part) - x);
+    vec x = (1 - pixel->share) * NAME(load_part)(pixel->first + c, part) +
+            pixel->share * NAME(load_part)(pixel->second + c, part);
     pixel->dfactor += x * NAME(load_part)(pixel->dy + c, part);
 }
 
@@ -213,6 +211,14 @@ static void NAME(merge_row_backward)(const merge_call *call, int64_t batch,
     }
 }
 
+/* Adds a weighted part of a row. */
+INLINE void NAME(add_part)(const real *row, real weight, real *to,
+                           int64_t part)
+{
+    vec sum = NAME(load_part)(to, part) + weight * NAME(load_part)(row, part);
+    NAME(store_part)(to, sum, part);
+}
+
 /* Some rows of x, from the rows of y that read them. A row of y whose first
  * row of x is the task's belongs to the task; the one above the task's may
  * have readers that share with its first. */
@@ -238,23 +244,14 @@ static void NAME(merge_backward_task)(const void *context, int64_t task,
         if (own && call->dgate != NULL)
             NAME(blend_rows)(call, batch, at, parts.blended);
         NAME(merge_row_backward)(call, batch, row, &parts, own);
-        const NAME(sample) targets = at;
-        for (int64_t i = 0; i < length; i += LANES) {
-            const int64_t part = smaller(LANES, length - i);
-            vec gradient = NAME(load_part)(parts.gradient + i, part);
-            vec to_second = targets.share * gradient;
-            real *first = dx + targets.first * length + i;
-            real *second = dx + targets.second * length + i;
-            if (own)
-                NAME(store_part)(first,
-                                 NAME(load_part)(first, part) +
-                                     (gradient - to_second),
-                                 part);
-            if (targets.second < bottom)
-                NAME(store_part)(second,
-                                 NAME(load_part)(second, part) + to_second,
-                                 part);
-        }
+        real *first = dx + at.first * length;
+        real *second = dx + at.second * length;
+        if (own)
+            OVER_PARTS(length, NAME(add_part)(parts.gradient + c,
+                                              1 - at.share, first + c, part));
+        if (at.second < bottom)
+            OVER_PARTS(length, NAME(add_part)(parts.gradient + c, at.share,
+                                              second + c, part));
     }
 }
 

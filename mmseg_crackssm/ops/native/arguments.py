@@ -1,0 +1,35 @@
+"""Checks that the kernel's operators on maps have in common."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+PRECISIONS = (torch.float32, torch.float64)
+
+
+def check_companion(
+    name: str, tensor: Tensor, shape: Sequence[int], x: Tensor, of: str = 'x'
+) -> None:
+    """Refuse an input that does not go with the main one.
+
+    Args:
+        name: Of the argument.
+        tensor: Its value.
+        shape: What its shape has to be.
+        x: The main input, which says precision and device.
+        of: Name of the argument that says the shape.
+
+    Raises:
+        ValueError: Shape, precision or device do not fit.
+    """
+    if tensor.shape != tuple(shape):
+        raise ValueError(
+            f'{name}: expected {tuple(shape)} to go with {of}, got '
+            f'{tuple(tensor.shape)}.'
+        )
+    if tensor.dtype != x.dtype or tensor.device != x.device:
+        raise ValueError(
+            f'{name}: expected {x.dtype} on {x.device} like x, got '
+            f'{tensor.dtype} on {tensor.device}.'
+        )
