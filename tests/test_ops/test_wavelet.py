@@ -127,6 +127,13 @@ def test_high_bands_are_those_of_the_transform(wavelet, dtype):
     assert torch.equal(bands, torch.cat(expected, dim=1))
 
 
+def test_many_channels_are_as_few():
+    x = torch.randn(2, 6, 9, 8)
+    parts = [high_bands(x[:, c : c + 1]) for c in range(6)]
+    expected = torch.stack(parts, dim=2).flatten(1, 2)
+    torch.testing.assert_close(high_bands(x), expected)
+
+
 @pytest.mark.parametrize('channels', (0, 1, 5))
 def test_any_channels(channels):
     x = torch.randn(2, channels, 6, 5)
