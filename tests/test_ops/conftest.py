@@ -1,10 +1,23 @@
 """The kernel's instruction sets and threads, for the tests of operators."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from native_scan import REASON
 
 from mmseg_crackssm.ops.native import library
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """However many processes share the tests: the kernels' tasks run side by
+    side.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def has_instruction_set(name):

@@ -1,11 +1,7 @@
 """The C kernel for the CPU: what the operators that call it need."""
 
 from .library import (
-    FUNCTIONS,
-    GATE_ROWS,
     INSTRUCTION_SETS,
-    ISA_VARIABLE,
-    LIBRARY_NAME,
     SAVED_EVERY,
     BadCallError,
     addresses,
@@ -18,11 +14,7 @@ from .library import (
 )
 
 __all__ = [
-    'FUNCTIONS',
-    'GATE_ROWS',
     'INSTRUCTION_SETS',
-    'ISA_VARIABLE',
-    'LIBRARY_NAME',
     'SAVED_EVERY',
     'BadCallError',
     'addresses',

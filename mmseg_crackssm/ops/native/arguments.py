@@ -1,4 +1,4 @@
-"""Checks that the kernel's operators on maps have in common."""
+"""What the kernel's operators ask of their arguments."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,12 @@ PRECISIONS = (torch.float32, torch.float64)
 
 
 def check_companion(
-    name: str, tensor: Tensor, shape: Sequence[int], x: Tensor, of: str = 'x'
+    name: str,
+    tensor: Tensor,
+    shape: Sequence[int],
+    x: Tensor,
+    of: str = 'x',
+    like: str = 'x',
 ) -> None:
     """Refuse an input that does not go with the main one.
 
@@ -18,7 +23,8 @@ def check_companion(
         tensor: Its value.
         shape: What its shape has to be.
         x: The main input, which says precision and device.
-        of: Name of the argument that says the shape.
+        of: Name of what says the shape.
+        like: Name of the main input.
 
     Raises:
         ValueError: Shape, precision or device do not fit.
@@ -30,6 +36,17 @@ def check_companion(
         )
     if tensor.dtype != x.dtype or tensor.device != x.device:
         raise ValueError(
-            f'{name}: expected {x.dtype} on {x.device} like x, got '
-            f'{tensor.dtype} on {tensor.device}.'
+            f'{name}: expected {x.dtype} on {x.device} like {like}, '
+            f'got {tensor.dtype} on {tensor.device}.'
         )
+
+
+def channels_last(x: Tensor | None) -> Tensor | None:
+    """A map as the kernel reads it; copied where it lies otherwise.
+
+    Args:
+        x: (B, C, H, W), or None.
+    """
+    if x is None:
+        return None
+    return x.contiguous(memory_format=torch.channels_last)

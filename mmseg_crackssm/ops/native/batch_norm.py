@@ -1,7 +1,6 @@
 """Batch normalisation in training and ReLU, in two passes over the map.
 
-PyTorch goes over it six times, and eight times in the
-backward.
+PyTorch goes over it six times, and eight times in the backward.
 """
 
 import struct
@@ -17,7 +16,7 @@ from ..registration import (
     differentiated_once,
     register_operators,
 )
-from .arguments import PRECISIONS, check_companion
+from .arguments import PRECISIONS, channels_last, check_companion
 from .library import addresses, call
 
 # batch_norm_call of csrc/calls.h: 10 pointers, 3 sizes, eps.
@@ -62,10 +61,6 @@ def batch_norm_relu(
     return torch.ops.crackssm.batch_norm_relu.default(x, weight, bias, eps)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 def _run(
     function: str, tensors: tuple[Tensor | None, ...], eps: float
 ) -> None:
@@ -93,7 +88,7 @@ def _batch_norm_relu(
 ) -> tuple[Tensor, Tensor, Tensor]:
     y, mean, variance = _fake(x, weight, bias, eps)
     # The names keep the copies alive during the call.
-    x, weight, bias = _channels_last(x), weight.contiguous(), bias.contiguous()
+    x, weight, bias = channels_last(x), weight.contiguous(), bias.contiguous()
     _run(
         'batch_norm_relu',
         (x, weight, bias, mean, variance, y, *(None,) * 4),
@@ -112,7 +107,7 @@ def _backward(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     gradients = _fake_backward(dy, x, weight, bias)
-    x, dy = _channels_last(x), _channels_last(dy)
+    x, dy = channels_last(x), channels_last(dy)
     weight, bias = weight.contiguous(), bias.contiguous()
     _run(
         'batch_norm_relu_backward',

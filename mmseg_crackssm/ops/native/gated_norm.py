@@ -1,9 +1,8 @@
 """LayerNorm and gate behind a scan, in one pass over the tokens.
 
-Where PyTorch normalises, gates and
-multiplies in three passes, with a map in memory after each, the C kernel
-reads both operands once and writes the result; its backward computes again
-what it needs of the forward.
+Where PyTorch normalises, gates and multiplies in three passes, with a map in
+memory after each, the C kernel reads both operands once and writes the
+result; its backward computes again what it needs of the forward.
 """
 
 import struct

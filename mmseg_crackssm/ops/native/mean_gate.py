@@ -1,8 +1,8 @@
 """The mean of gates that are read from groups of channels, in one pass.
 
-PyTorch multiplies, rectifies, multiplies, opens and
-averages in passes of their own over maps with the hidden channels; the kernel
-holds those of a pixel in registers.
+PyTorch multiplies, rectifies, multiplies, opens and averages in passes of
+their own over maps with the hidden channels; the kernel holds those of a
+pixel in registers.
 """
 
 import struct

@@ -1,9 +1,8 @@
 """What a decoder level reads, in one pass over its map.
 
-Where PyTorch resizes one map, copies it beside
-another and multiplies both by a gate, with a map in memory after each, the
-kernel writes the result at once; its backward computes again what it needs of
-the forward.
+Where PyTorch resizes one map, copies it beside another and multiplies both by
+a gate, with a map in memory after each, the kernel writes the result at once;
+its backward computes again what it needs of the forward.
 """
 
 import struct
@@ -20,7 +19,7 @@ from ..registration import (
     register_operators,
     without_absent,
 )
-from .arguments import PRECISIONS, check_companion
+from .arguments import PRECISIONS, channels_last, check_companion
 from .library import addresses, call
 
 # merge_call of csrc/calls.h: 8 pointers, then 8 sizes.
@@ -70,12 +69,6 @@ def upsample_concat(
     return torch.ops.crackssm.upsample_concat.default(x, skip, gate, size)
 
 
-def _channels_last(x: Tensor | None) -> Tensor | None:
-    if x is None:
-        return None
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 def _empty_like(x: Tensor | None) -> Tensor | None:
     if x is None:
         return None
@@ -98,7 +91,7 @@ def _run(
             direction.
     """
     # The names keep the copies alive during the call.
-    x, skip, gate = (_channels_last(tensor) for tensor in inputs)
+    x, skip, gate = (channels_last(tensor) for tensor in inputs)
     packed = _CALL.pack(
         *addresses(x, skip, gate, *outputs),
         x.shape[0],
@@ -133,7 +126,7 @@ def _backward(
             'upsample_concat_backward',
             (x, skip, gate),
             size,
-            (None, _channels_last(dy), *gradients),
+            (None, channels_last(dy), *gradients),
         )
     return _as_tensors(x, gradients)
 

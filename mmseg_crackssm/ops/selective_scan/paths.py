@@ -18,6 +18,7 @@ from torch.autograd.function import FunctionCtx
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import native
+from ..native.arguments import PRECISIONS, check_companion
 from ..registration import (
     Operator,
     differentiated,
@@ -108,17 +109,10 @@ def _check(
         dt_bias=(dt_bias, (n_paths * dim,)),
     )
     for name, (x, shape) in expected.items():
-        if x.shape != shape:
-            raise ValueError(
-                f'{name}: expected {shape} to go with the other tensors, got '
-                f'{tuple(x.shape)}.'
-            )
-        if x.dtype != tokens.dtype or x.device != tokens.device:
-            raise ValueError(
-                f'{name}: expected {tokens.dtype} on {tokens.device} like '
-                f'tokens, got {x.dtype} on {x.device}.'
-            )
-    if tokens.dtype not in (torch.float32, torch.float64):
+        check_companion(
+            name, x, shape, tokens, of='the other tensors', like='tokens'
+        )
+    if tokens.dtype not in PRECISIONS:
         raise ValueError(
             f'tokens: expected float32 or float64, got {tokens.dtype}.'
         )

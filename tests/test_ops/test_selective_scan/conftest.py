@@ -10,17 +10,6 @@ from torch import Tensor
 from triton_support import INTERPRETED, mend_interpreter
 
 
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """However many processes share the tests: the kernels' tasks run side by
-    side.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def make_inputs() -> Callable[..., dict[str, Tensor]]:
     """A function that draws a full set of scan inputs by keyword."""

@@ -11,6 +11,13 @@ typedef struct {
     real *offset, *slant;   /* (channels): see dx_part */
 } NAME(batch_norm_work);
 
+INLINE int64_t NAME(count_rows)(const NAME(batch_norm_work) *work,
+                                int64_t task)
+{
+    return smaller(work->task_rows,
+                   work->call->rows - task * work->task_rows);
+}
+
 /* A task's rows from channel c on, `part` <= LANES channels. */
 typedef struct {
     const real *x, *dy;
@@ -23,8 +30,7 @@ INLINE NAME(column) NAME(column_at)(const NAME(batch_norm_work) *work,
                                     int64_t task, int64_t c)
 {
     const batch_norm_call *call = work->call;
-    const int64_t first = task * work->task_rows;
-    const int64_t at = first * call->channels + c;
+    const int64_t at = task * work->task_rows * call->channels + c;
     return (NAME(column)){
         .x = (const real *)call->x + at,
         .dy = (const real *)call->dy + at,
@@ -37,7 +43,7 @@ INLINE NAME(column) NAME(column_at)(const NAME(batch_norm_work) *work,
         .offset = work->offset + c,
         .slant = work->slant + c,
         .stride = call->channels,
-        .count = smaller(work->task_rows, call->rows - first),
+        .count = NAME(count_rows)(work, task),
     };
 }
 
@@ -81,16 +87,12 @@ static void NAME(join_moments)(const NAME(batch_norm_work) *work)
         const real *squares = means + call->channels;
         double mean = 0, sum = 0;
         for (int64_t t = 0; t < work->tasks; t++)
-            mean += (double)smaller(work->task_rows,
-                                    call->rows - t * work->task_rows) *
-                    means[t * stride];
+            mean += (double)NAME(count_rows)(work, t) * means[t * stride];
         mean /= (double)call->rows;
         for (int64_t t = 0; t < work->tasks; t++) {
             const double distance = means[t * stride] - mean;
             sum += squares[t * stride] +
-                   (double)smaller(work->task_rows,
-                                   call->rows - t * work->task_rows) *
-                       distance * distance;
+                   (double)NAME(count_rows)(work, t) * distance * distance;
         }
         ((real *)call->mean)[c] = (real)mean;
         ((real *)call->variance)[c] = (real)(sum / (double)call->rows);
